@@ -1,0 +1,18 @@
+//! The vocabulary that everything else speaks: indices, time, random numbers and the reasons for which a
+//! frame is dropped. Leaf module: it knows nobody.
+
+pub mod drop_reason;
+pub mod hugepage;
+pub mod index;
+pub mod offload;
+pub mod prefetch;
+pub mod rng;
+pub mod time;
+
+pub use drop_reason::DropReason;
+pub use index::{
+    EipIndex, EntryId, GatewayIndex, Generation, InterfaceIndex, PortIndex, VpcIndex, WorkerIndex,
+};
+pub use offload::Checksum;
+pub use rng::Rng;
+pub use time::{Moment, Tick};

@@ -1,0 +1,3 @@
+//! natgate
+pub mod base;
+pub mod nic;

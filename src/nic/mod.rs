@@ -1,0 +1,94 @@
+//! The NIC seam: ports with one queue a worker, frames in batches. A back end does I/O and nothing else: it never
+//! looks further into a frame than its hardware would.
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`pool`] | packet buffers, shared by all ports and workers |
+//! | `memory` | ports made of rings in memory: tests, benches, simulation |
+//! | `pcap` | replays a capture into the gateway; decorator that writes what passes |
+//! | `faulty` | decorator that drops, duplicates, reorders and corrupts by seed |
+//! | `af_packet` | Linux packet sockets with memory-mapped rings |
+//! | `af_xdp` | Linux XDP sockets |
+
+pub mod pool;
+
+use std::io;
+
+use arrayvec::ArrayVec;
+
+pub use pool::{Cache, Frame, Pool};
+
+use crate::base::PortIndex;
+
+/// The most frames that one call receives or sends.
+pub const BURST: usize = 256;
+
+/// A batch of frames on its way to or from a queue.
+pub type Burst = ArrayVec<Frame, BURST>;
+
+/// An Ethernet address.
+pub type Mac = [u8; 6];
+
+/// What a back end says of an opened port.
+#[derive(Clone, Debug)]
+pub struct PortInfo {
+    /// The device's name, for people.
+    pub device: String,
+    /// The mode in force, for people: which back end, which variant, and why that one.
+    pub mode: String,
+    /// The port's own Ethernet address.
+    pub mac: Mac,
+    /// Largest IP packet, in bytes.
+    pub mtu: u16,
+}
+
+/// What a port counts itself, besides the gateway's own counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortCounters {
+    /// Frames that the device or the kernel dropped before natgate could receive them.
+    pub rx_missed: u64,
+    /// Received frames that were refused (larger than a slot, truncated).
+    pub rx_errors: u64,
+    /// Frames that the device or the kernel refused to send after it had taken them.
+    pub tx_errors: u64,
+}
+
+/// One receive and one transmit queue of a port, polled by exactly one worker.
+pub trait Queue: Send {
+    /// Appends received frames to `burst`, at most to its capacity, each with its port and checksum state set, and
+    /// says how many. Never blocks.
+    fn receive(&mut self, cache: &mut Cache, burst: &mut Burst) -> usize;
+
+    /// Takes frames off the front of `burst` and sends them, in order; says how many. What the queue has no room for
+    /// stays in `burst`. Never blocks. Slots whose sending has ended go back to `cache`, now or at a later call.
+    fn transmit(&mut self, cache: &mut Cache, burst: &mut Burst) -> usize;
+
+    /// Counters of this queue since it was opened.
+    fn counters(&mut self) -> PortCounters;
+
+    /// A file descriptor that becomes readable when frames wait, if there is one: an idle worker may sleep on it.
+    fn wait_fd(&self) -> Option<std::os::fd::RawFd> {
+        None
+    }
+
+    /// Gives all slots that the queue holds back to `cache` and lets go of the device as it was before.
+    fn close(&mut self, cache: &mut Cache) -> io::Result<()>;
+}
+
+/// An opened port: its description and its queues, in worker order.
+pub struct Port {
+    /// The port's index in the configuration.
+    pub index: PortIndex,
+    /// What it is.
+    pub info: PortInfo,
+    /// One queue a worker.
+    pub queues: Vec<Box<dyn Queue>>,
+    /// Undoes what opening changed on the device (offloads, an attached program) when dropped, after all queues.
+    pub guard: Option<Box<dyn Send>>,
+}
+
+impl std::fmt::Debug for Port {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Port").field("index", &self.index).field("info", &self.info).finish_non_exhaustive()
+    }
+}
