@@ -1,3 +1,4 @@
 //! natgate
 pub mod base;
 pub mod nic;
+pub mod policy;

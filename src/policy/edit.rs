@@ -1,0 +1,94 @@
+//! Making the next snapshot from the one before.
+
+use std::sync::Arc;
+
+use crate::base::{EipIndex, Generation, VpcIndex};
+use crate::policy::snapshot::{SnatTable, host_key};
+use crate::policy::{Eip, Gateway, Host, Snapshot, Topology};
+
+/// The next snapshot while it is being made. What is not changed is shared with the one before; what is changed is noted
+/// under the new generation, so that sessions are checked again only where something happened.
+#[derive(Debug)]
+pub struct Edit {
+    next: Snapshot,
+}
+
+impl Snapshot {
+    /// Starts the next snapshot.
+    pub fn edit(&self) -> Edit {
+        let mut next = self.clone();
+        next.generation = Generation(self.generation.0 + 1);
+        Edit { next }
+    }
+}
+
+impl Edit {
+    /// The generation that the next snapshot will have.
+    pub fn generation(&self) -> Generation {
+        self.next.generation
+    }
+
+    /// The snapshot as it stands.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.next
+    }
+
+    /// Replaces ports, interfaces and routes.
+    pub fn set_topology(&mut self, topology: Topology) {
+        self.next.snat.resize_with(topology.vpcs.len(), Arc::default);
+        self.next.topology = Arc::new(topology);
+    }
+
+    /// Replaces the gateways. A gateway that goes on keeps its meter.
+    pub fn set_gateways(&mut self, gateways: Vec<Gateway>) {
+        self.next.gateways = Arc::new(gateways);
+    }
+
+    /// Adds an EIP or replaces it; no change if it is the same.
+    pub fn put_eip(&mut self, eip: Eip) {
+        if self.next.eip(eip.address).is_some_and(|old| **old == eip) {
+            return;
+        }
+        self.touch(eip.index);
+        self.next.eips.insert(u64::from(eip.address), Arc::new(eip));
+    }
+
+    /// Removes an EIP.
+    pub fn remove_eip(&mut self, address: u32) {
+        if let Some(eip) = self.next.eips.remove(u64::from(address)) {
+            self.touch(eip.index);
+        }
+    }
+
+    /// Notes that sessions of an EIP must be checked again.
+    pub fn touch(&mut self, index: EipIndex) {
+        self.next.eip_changed.set(index.index(), self.next.generation);
+    }
+
+    /// Sets the DNAT entries of a private host, or takes them away; the EIPs concerned are put separately.
+    pub fn put_host(&mut self, vpc: VpcIndex, address: u32, host: Option<Host>) {
+        let key = host_key(vpc, address);
+        match host {
+            Some(host) if self.next.hosts.get(key).is_some_and(|old| **old == host) => {}
+            Some(host) => {
+                self.next.hosts.insert(key, Arc::new(host));
+            }
+            None => {
+                self.next.hosts.remove(key);
+            }
+        }
+    }
+
+    /// Replaces the SNAT entries of a VPC. The caller touches the EIPs of entries that changed.
+    pub fn set_snat(&mut self, vpc: VpcIndex, table: SnatTable) {
+        if self.next.snat.len() <= vpc.index() {
+            self.next.snat.resize_with(vpc.index() + 1, Arc::default);
+        }
+        self.next.snat[vpc.index()] = Arc::new(table);
+    }
+
+    /// The finished snapshot.
+    pub fn finish(self) -> Arc<Snapshot> {
+        Arc::new(self.next)
+    }
+}

@@ -1,0 +1,150 @@
+//! The snapshot itself: what a worker may ask of the configuration.
+
+use std::sync::Arc;
+
+use crate::base::{EipIndex, GatewayIndex, Generation, InterfaceIndex, PortIndex, VpcIndex};
+use crate::policy::persist::{Generations, Map};
+use crate::policy::{Eip, Gateway, Host, Interface, Lpm, PortVlans, Prefix, Realm, SnatEntry};
+
+/// Where a destination is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Route {
+    /// The interface to leave by.
+    pub interface: InterfaceIndex,
+    /// The next hop, or none when the destination is on the link.
+    pub next_hop: Option<u32>,
+}
+
+/// A VPC as the workers see it.
+#[derive(Clone, Debug, Default)]
+pub struct Vpc {
+    /// Its address range: the only sources that may come from it.
+    pub cidr: Option<Prefix>,
+    /// Routes inside the VPC: its vSwitches on the link, others behind routers of its own.
+    pub routes: Lpm<Route>,
+}
+
+/// Ports, interfaces and routes: what changes rarely.
+#[derive(Clone, Debug, Default)]
+pub struct Topology {
+    /// The interfaces of each port.
+    pub ports: Vec<PortVlans>,
+    /// All interfaces.
+    pub interfaces: Vec<Interface>,
+    /// All VPCs.
+    pub vpcs: Vec<Vpc>,
+    /// Routes on the Internet side.
+    pub outside_routes: Lpm<Route>,
+    /// Public ranges from which EIPs come: anything to them that is no EIP is nobody's.
+    pub public_ranges: Lpm<InterfaceIndex>,
+}
+
+/// SNAT entries of one VPC by source prefix.
+pub type SnatTable = Lpm<Arc<SnatEntry>>;
+
+/// One published configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    pub(super) generation: Generation,
+    pub(super) topology: Arc<Topology>,
+    pub(super) gateways: Arc<Vec<Gateway>>,
+    pub(super) eips: Map<Arc<Eip>>,
+    pub(super) hosts: Map<Arc<Host>>,
+    pub(super) snat: Vec<Arc<SnatTable>>,
+    pub(super) eip_changed: Generations,
+}
+
+impl Snapshot {
+    /// Its number.
+    #[inline]
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// Ports, interfaces and routes.
+    #[inline]
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// The interface that a frame on this port with this VLAN identifier (0 when untagged) belongs to.
+    #[inline]
+    pub fn interface_of(&self, port: PortIndex, vlan: u16) -> Option<InterfaceIndex> {
+        self.topology.ports.get(port.index())?.interface(vlan)
+    }
+
+    /// An interface.
+    #[inline]
+    pub fn interface(&self, index: InterfaceIndex) -> Option<&Interface> {
+        self.topology.interfaces.get(index.index())
+    }
+
+    /// A VPC.
+    #[inline]
+    pub fn vpc(&self, index: VpcIndex) -> Option<&Vpc> {
+        self.topology.vpcs.get(index.index())
+    }
+
+    /// A gateway.
+    pub fn gateway(&self, index: GatewayIndex) -> Option<&Gateway> {
+        self.gateways.get(index.index())
+    }
+
+    /// The EIP of an address.
+    #[inline]
+    pub fn eip(&self, address: u32) -> Option<&Arc<Eip>> {
+        self.eips.get(u64::from(address))
+    }
+
+    /// All EIPs, in no particular order.
+    pub fn eips(&self) -> impl Iterator<Item = &Arc<Eip>> {
+        self.eips.iter().map(|(_, eip)| eip)
+    }
+
+    /// Number of EIPs.
+    pub fn eip_count(&self) -> usize {
+        self.eips.len()
+    }
+
+    /// When anything about an EIP last changed: a session that was checked since then needs no check.
+    #[inline]
+    pub fn eip_changed(&self, index: EipIndex) -> Generation {
+        self.eip_changed.get(index.index())
+    }
+
+    /// The DNAT entries of a private host.
+    #[inline]
+    pub fn host(&self, vpc: VpcIndex, address: u32) -> Option<&Arc<Host>> {
+        self.hosts.get(host_key(vpc, address))
+    }
+
+    /// The SNAT entry of a private source: the longest prefix wins.
+    #[inline]
+    pub fn snat(&self, vpc: VpcIndex, source: u32) -> Option<&Arc<SnatEntry>> {
+        self.snat.get(vpc.index())?.lookup(source)
+    }
+
+    /// All SNAT entries of a VPC.
+    pub fn snat_table(&self, vpc: VpcIndex) -> Option<&Arc<SnatTable>> {
+        self.snat.get(vpc.index())
+    }
+
+    /// The route to a destination on one side.
+    #[inline]
+    pub fn route(&self, realm: Realm, destination: u32) -> Option<Route> {
+        match realm {
+            Realm::Outside => self.topology.outside_routes.lookup(destination).copied(),
+            Realm::Vpc(vpc) => self.vpc(vpc)?.routes.lookup(destination).copied(),
+        }
+    }
+
+    /// Whether the gateway itself has this address on this side.
+    pub fn is_own_address(&self, realm: Realm, address: u32) -> bool {
+        self.topology.interfaces.iter().any(|i| i.realm == realm && i.address == address)
+    }
+}
+
+/// The key of a private host in the map of hosts.
+pub(super) fn host_key(vpc: VpcIndex, address: u32) -> u64 {
+    u64::from(vpc.0) << 32 | u64::from(address)
+}
