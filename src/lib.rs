@@ -1,4 +1,6 @@
 //! natgate
 pub mod base;
+pub mod nat;
 pub mod nic;
 pub mod policy;
+pub mod wire;

@@ -1,0 +1,60 @@
+//! A frame in its buffer, as the engine sees it.
+
+use crate::base::{Checksum, PortIndex};
+
+/// How a packet came before the engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Arrival {
+    /// Received from a port.
+    #[default]
+    Wire,
+    /// Received by another worker and handed to this one, which owns its session.
+    Handed,
+    /// Sent by a private host to an EIP of this gateway: its source is translated already, and it is treated as if it
+    /// came from the outside (RFC 4787 REQ-9). It was handed over by another worker.
+    Hairpin,
+}
+
+/// A frame in its buffer. The engine rewrites it in place and says in a verdict where in the buffer it then lies.
+#[derive(Debug)]
+pub struct Packet<'a> {
+    /// The whole buffer: headroom, frame, tailroom.
+    pub buffer: &'a mut [u8],
+    /// Where the frame starts in the buffer.
+    pub head: usize,
+    /// Length of the frame in bytes. `head + len` lies within the buffer.
+    pub len: usize,
+    /// The port it came in on.
+    pub port: PortIndex,
+    /// What is known of its transport checksum.
+    pub checksum: Checksum,
+    /// How it came here.
+    pub arrival: Arrival,
+}
+
+impl<'a> Packet<'a> {
+    /// The frame of `len` bytes at `head` in `buffer`, cut to what the buffer holds.
+    pub fn new(buffer: &'a mut [u8], head: usize, len: usize, port: PortIndex, checksum: Checksum) -> Self {
+        let head = head.min(buffer.len());
+        let len = len.min(buffer.len() - head);
+        Self { buffer, head, len, port, checksum, arrival: Arrival::Wire }
+    }
+
+    /// The same, arrived in another way.
+    pub fn arrived(mut self, arrival: Arrival) -> Self {
+        self.arrival = arrival;
+        self
+    }
+
+    /// The frame's bytes.
+    #[inline]
+    pub fn frame(&self) -> &[u8] {
+        &self.buffer[self.head..self.head + self.len]
+    }
+
+    /// The frame's bytes, to change.
+    #[inline]
+    pub fn frame_mut(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.head..self.head + self.len]
+    }
+}
