@@ -13,6 +13,7 @@
 pub mod pool;
 
 use std::io;
+use std::os::fd::BorrowedFd;
 
 use arrayvec::ArrayVec;
 
@@ -67,7 +68,7 @@ pub trait Queue: Send {
     fn counters(&mut self) -> PortCounters;
 
     /// A file descriptor that becomes readable when frames wait, if there is one: an idle worker may sleep on it.
-    fn wait_fd(&self) -> Option<std::os::fd::RawFd> {
+    fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 
