@@ -16,6 +16,8 @@ pub enum Pages {
     Huge,
     /// Ordinary pages, with transparent huge pages asked for.
     Transparent,
+    /// Ordinary pages.
+    Small,
 }
 
 /// A fixed slice of zeroed values, aligned to a page.
@@ -54,6 +56,17 @@ impl<T: FromZeros> HugeSlice<T> {
             advise_huge(start, whole);
         }
         Ok(Self { start: start.cast(), len, mapped: whole, pages })
+    }
+
+    /// `len` zeroed values on ordinary pages that take memory only when they are first written: for large tables of which
+    /// a small part will be used.
+    ///
+    /// # Errors
+    /// The kernel's, when it gives no address space.
+    pub fn sparse(len: usize) -> io::Result<Self> {
+        let bytes = len.checked_mul(size_of::<T>()).ok_or(io::ErrorKind::OutOfMemory)?.max(1);
+        let start = map(bytes, libc::MAP_NORESERVE)?;
+        Ok(Self { start: start.cast(), len, mapped: bytes, pages: Pages::Small })
     }
 }
 

@@ -5,6 +5,7 @@ pub mod drop_reason;
 pub mod hugepage;
 pub mod index;
 pub mod offload;
+pub mod owner;
 pub mod prefetch;
 pub mod rng;
 pub mod time;

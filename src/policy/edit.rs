@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::base::{EipIndex, Generation, VpcIndex};
-use crate::policy::snapshot::{SnatTable, host_key};
+use crate::policy::snapshot::{Announcement, SnatTable, host_key};
 use crate::policy::{Eip, Gateway, Host, Snapshot, Topology};
 
 /// The next snapshot while it is being made. What is not changed is shared with the one before; what is changed is noted
@@ -11,14 +11,18 @@ use crate::policy::{Eip, Gateway, Host, Snapshot, Topology};
 #[derive(Debug)]
 pub struct Edit {
     next: Snapshot,
+    announce: Vec<Announcement>,
 }
+
+/// Announcements that a snapshot remembers: more than one batch of a worker can miss.
+const ANNOUNCEMENTS: usize = 4096;
 
 impl Snapshot {
     /// Starts the next snapshot.
     pub fn edit(&self) -> Edit {
         let mut next = self.clone();
         next.generation = Generation(self.generation.0 + 1);
-        Edit { next }
+        Edit { next, announce: Vec::new() }
     }
 }
 
@@ -33,8 +37,12 @@ impl Edit {
         &self.next
     }
 
-    /// Replaces ports, interfaces and routes.
+    /// Replaces ports, interfaces and routes; no change if they are the same.
     pub fn set_topology(&mut self, topology: Topology) {
+        if *self.next.topology == topology {
+            return;
+        }
+        self.next.topology_changed = self.next.generation;
         self.next.snat.resize_with(topology.vpcs.len(), Arc::default);
         self.next.topology = Arc::new(topology);
     }
@@ -46,8 +54,13 @@ impl Edit {
 
     /// Adds an EIP or replaces it; no change if it is the same.
     pub fn put_eip(&mut self, eip: Eip) {
-        if self.next.eip(eip.address).is_some_and(|old| **old == eip) {
+        let old = self.next.eip(eip.address);
+        if old.is_some_and(|old| **old == eip) {
             return;
+        }
+        if old.is_none_or(|old| old.interface != eip.interface) {
+            let generation = self.next.generation;
+            self.announce.push(Announcement { generation, interface: eip.interface, address: eip.address });
         }
         self.touch(eip.index);
         self.next.eips.insert(u64::from(eip.address), Arc::new(eip));
@@ -84,11 +97,21 @@ impl Edit {
         if self.next.snat.len() <= vpc.index() {
             self.next.snat.resize_with(vpc.index() + 1, Arc::default);
         }
+        if self.next.snat_by_id.len() <= vpc.index() {
+            self.next.snat_by_id.resize_with(vpc.index() + 1, Arc::default);
+        }
+        let by_id = table.iter().map(|(_, entry)| (entry.id, Arc::clone(entry))).collect();
+        self.next.snat_by_id[vpc.index()] = Arc::new(by_id);
         self.next.snat[vpc.index()] = Arc::new(table);
     }
 
     /// The finished snapshot.
-    pub fn finish(self) -> Arc<Snapshot> {
+    pub fn finish(mut self) -> Arc<Snapshot> {
+        if !self.announce.is_empty() {
+            let all = self.next.announcements.iter().chain(&self.announce).copied();
+            let skip = (self.next.announcements.len() + self.announce.len()).saturating_sub(ANNOUNCEMENTS);
+            self.next.announcements = all.skip(skip).collect();
+        }
         Arc::new(self.next)
     }
 }

@@ -69,7 +69,7 @@ const fn mask(len: u8) -> u32 {
 /// A table from prefixes to values; the longest prefix that contains an address wins.
 ///
 /// One hash map over all lengths, asked once for each length in use, longest first.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Lpm<T> {
     /// Bit `n` is set when a prefix of length `n` is in the table.
     lengths: u64,

@@ -19,6 +19,6 @@ pub use eip::{Eip, Host, HostForward, HostOneToOne, OneToOne, PortForward};
 pub use gateway::{Gateway, Limits, Meter};
 pub use interface::{Interface, PortVlans, Realm};
 pub use lpm::{Lpm, Prefix};
-pub use snapshot::{Route, Snapshot, Topology, Vpc};
+pub use snapshot::{Announcement, Route, Snapshot, SnatTable, Topology, Vpc};
 pub use snat::{Filtering, Mapping, PoolAddress, PortRange, SnatEntry};
 pub use timeouts::Timeouts;

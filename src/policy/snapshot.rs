@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::base::{EipIndex, GatewayIndex, Generation, InterfaceIndex, PortIndex, VpcIndex};
+use hashbrown::HashMap;
+
+use crate::base::{EipIndex, EntryId, GatewayIndex, Generation, InterfaceIndex, PortIndex, VpcIndex};
 use crate::policy::persist::{Generations, Map};
 use crate::policy::{Eip, Gateway, Host, Interface, Lpm, PortVlans, Prefix, Realm, SnatEntry};
 
@@ -16,7 +18,7 @@ pub struct Route {
 }
 
 /// A VPC as the workers see it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Vpc {
     /// Its address range: the only sources that may come from it.
     pub cidr: Option<Prefix>,
@@ -25,7 +27,7 @@ pub struct Vpc {
 }
 
 /// Ports, interfaces and routes: what changes rarely.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Topology {
     /// The interfaces of each port.
     pub ports: Vec<PortVlans>,
@@ -51,7 +53,24 @@ pub struct Snapshot {
     pub(super) eips: Map<Arc<Eip>>,
     pub(super) hosts: Map<Arc<Host>>,
     pub(super) snat: Vec<Arc<SnatTable>>,
+    pub(super) snat_by_id: Vec<Arc<SnatById>>,
     pub(super) eip_changed: Generations,
+    pub(super) topology_changed: Generation,
+    pub(super) announcements: Arc<[Announcement]>,
+}
+
+/// SNAT entries of one VPC by their id.
+pub(super) type SnatById = HashMap<EntryId, Arc<SnatEntry>>;
+
+/// An EIP that is to be announced by gratuitous ARP (RFC 5227 §2.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Announcement {
+    /// The generation that brought it.
+    pub generation: Generation,
+    /// Where.
+    pub interface: InterfaceIndex,
+    /// The address.
+    pub address: u32,
 }
 
 impl Snapshot {
@@ -127,6 +146,22 @@ impl Snapshot {
     /// All SNAT entries of a VPC.
     pub fn snat_table(&self, vpc: VpcIndex) -> Option<&Arc<SnatTable>> {
         self.snat.get(vpc.index())
+    }
+
+    /// A SNAT entry of a VPC by its id.
+    pub fn snat_entry(&self, vpc: VpcIndex, id: EntryId) -> Option<&Arc<SnatEntry>> {
+        self.snat_by_id.get(vpc.index())?.get(&id)
+    }
+
+    /// When ports, interfaces or routes last changed.
+    #[inline]
+    pub fn topology_changed(&self) -> Generation {
+        self.topology_changed
+    }
+
+    /// EIPs that are to be announced, oldest first: those of the latest generations.
+    pub fn announcements(&self) -> &[Announcement] {
+        &self.announcements
     }
 
     /// The route to a destination on one side.

@@ -1,0 +1,177 @@
+//! Changing a packet's addresses, ports and TTL in place, with its checksums.
+
+use crate::wire::bytes::{get_u16, put_u16, put_u32};
+use crate::wire::{Datagram, Delta, Transport, protocol};
+
+/// Which end of a packet is changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Source address and port: on the way out.
+    Source,
+    /// Destination address and port: on the way in.
+    Destination,
+}
+
+/// A change of one end, with what it does to the checksums.
+#[derive(Clone, Copy, Debug)]
+pub struct Change {
+    /// Which end.
+    pub end: End,
+    /// The new address.
+    pub address: u32,
+    /// The new port (or identifier).
+    pub port: u16,
+    /// Its effect on the IP header's checksum.
+    pub ip: Delta,
+    /// Its effect on the transport checksum: address and port for TCP and UDP, the identifier alone for ICMP.
+    pub transport: Delta,
+}
+
+impl Change {
+    /// The change of one end of a packet from what it has now.
+    pub fn of(datagram: &Datagram, end: End, address: u32, port: u16) -> Self {
+        let (old, old_port) = match end {
+            End::Source => (datagram.source, datagram.source_port),
+            End::Destination => (datagram.destination, datagram.destination_port),
+        };
+        let ip = Delta::of_u32(old, address);
+        let transport = transport_delta(datagram.protocol, ip, Delta::of_u16(old_port, port));
+        Self { end, address, port, ip, transport }
+    }
+}
+
+/// The effect of a changed address and port on the transport checksum of a protocol.
+pub const fn transport_delta(protocol: u8, address: Delta, port: Delta) -> Delta {
+    match protocol {
+        protocol::ICMP => port,
+        protocol::TCP | protocol::UDP => address.and(port),
+        _ => Delta::NONE,
+    }
+}
+
+/// The delta of a TTL that goes down by one.
+const TTL_DOWN: Delta = Delta(0xfeff);
+
+/// Applies a change to the packet that `datagram` describes in `bytes`, and takes `hops` (0 or 1) off its TTL.
+///
+/// A UDP checksum of zero stays zero (RFC 3022 §4.1), and one that becomes zero is sent as 0xffff (RFC 768).
+#[inline(always)]
+pub fn apply(bytes: &mut [u8], datagram: &Datagram, change: &Change, hops: u8) {
+    let l3 = usize::from(datagram.l3);
+    let l4 = usize::from(datagram.l4);
+    let Some(header) = bytes.get_mut(l3..).and_then(|b| b.first_chunk_mut::<20>()) else { return };
+    let delta = if hops == 0 {
+        change.ip
+    } else {
+        header[8] = header[8].wrapping_sub(1);
+        change.ip.and(TTL_DOWN)
+    };
+    let checksum = delta.apply(u16::from_be_bytes([header[10], header[11]]));
+    header[10..12].copy_from_slice(&checksum.to_be_bytes());
+    let address_at = match change.end {
+        End::Source => 12,
+        End::Destination => 16,
+    };
+    header[address_at..address_at + 4].copy_from_slice(&change.address.to_be_bytes());
+
+    let Some(segment) = bytes.get_mut(l4..) else { return };
+    let port_at = match change.end {
+        End::Source => 0,
+        End::Destination => 2,
+    };
+    match datagram.transport {
+        Transport::Tcp => {
+            put_u16(segment, port_at, change.port);
+            let checksum = change.transport.apply(get_u16(segment, 16));
+            put_u16(segment, 16, checksum);
+        }
+        Transport::Udp => {
+            put_u16(segment, port_at, change.port);
+            let old = get_u16(segment, 6);
+            if old != 0 {
+                let new = change.transport.apply(old);
+                put_u16(segment, 6, if new == 0 { 0xffff } else { new });
+            }
+        }
+        Transport::EchoRequest | Transport::EchoReply => {
+            // The identifier is the source port of a request and the destination port of a reply.
+            let names_this_end =
+                (datagram.transport == Transport::EchoRequest) == (change.end == End::Source);
+            if names_this_end {
+                put_u16(segment, 4, change.port);
+                let checksum = change.transport.apply(get_u16(segment, 2));
+                put_u16(segment, 2, checksum);
+            }
+        }
+        Transport::IcmpError | Transport::IcmpOther | Transport::Other | Transport::LaterFragment => {}
+    }
+}
+
+/// Takes one off the TTL of the packet at `l3`.
+pub fn decrement_ttl(bytes: &mut [u8], l3: usize) {
+    if let Some(header) = bytes.get_mut(l3..).and_then(|b| b.first_chunk_mut::<20>()) {
+        header[8] = header[8].wrapping_sub(1);
+        let checksum = TTL_DOWN.apply(u16::from_be_bytes([header[10], header[11]]));
+        header[10..12].copy_from_slice(&checksum.to_be_bytes());
+    }
+}
+
+/// Finishes a transport checksum that a local kernel left to its NIC, if it is unfinished: `certain` says that it is,
+/// else it is exactly when the field holds the pseudo-header's sum.
+pub fn finish_checksum(bytes: &mut [u8], datagram: &Datagram, certain: bool) {
+    if datagram.is_fragment() {
+        return;
+    }
+    let field = match datagram.transport {
+        Transport::Tcp => 16,
+        Transport::Udp => 6,
+        _ => return,
+    };
+    let (l4, end) = (usize::from(datagram.l4), datagram.end());
+    let Some(segment) = bytes.get_mut(l4..end) else { return };
+    let Datagram { source, destination, protocol, .. } = *datagram;
+    let pseudo = super::checksum::pseudo_header(source, destination, protocol, segment.len() as u16);
+    let unfinished = super::checksum::fold(pseudo);
+    if !certain && get_u16(segment, field) != unfinished {
+        return;
+    }
+    put_u16(segment, field, 0);
+    let checksum = super::checksum::of_transport(source, destination, protocol, segment);
+    put_u16(segment, field, if checksum == 0 { 0xffff } else { checksum });
+}
+
+/// Changes an address or a port inside a quoted packet, together with the quoted IP header's checksum and whatever of the
+/// transport checksum is quoted.
+pub fn apply_quoted(message: &mut [u8], quoted: &super::icmp::Quoted, end: End, address: u32, port: u16) {
+    let (old, old_port, address_at, port_at) = match end {
+        End::Source => (quoted.source, quoted.source_port, 12, 0),
+        End::Destination => (quoted.destination, quoted.destination_port, 16, 2),
+    };
+    let address_delta = Delta::of_u32(old, address);
+    let header_checksum = address_delta.apply(get_u16(message, quoted.l3 + 10));
+    put_u16(message, quoted.l3 + 10, header_checksum);
+    put_u32(message, quoted.l3 + address_at, address);
+    if !quoted.has_ports {
+        return;
+    }
+    let delta = transport_delta(quoted.protocol, address_delta, Delta::of_u16(old_port, port));
+    let (port_at, checksum_at) = match quoted.protocol {
+        protocol::TCP => (quoted.l4 + port_at, quoted.l4 + 16),
+        protocol::UDP => (quoted.l4 + port_at, quoted.l4 + 6),
+        _ => {
+            let is_request = quoted.icmp_type == super::icmp::ECHO_REQUEST;
+            if is_request != (end == End::Source) {
+                return;
+            }
+            (quoted.l4 + 4, quoted.l4 + 2)
+        }
+    };
+    put_u16(message, port_at, port);
+    let old_checksum = get_u16(message, checksum_at);
+    let is_quoted = checksum_at + 2 <= message.len();
+    if is_quoted && !(quoted.protocol == protocol::UDP && old_checksum == 0) {
+        let new = delta.apply(old_checksum);
+        let new = if quoted.protocol == protocol::UDP && new == 0 { 0xffff } else { new };
+        put_u16(message, checksum_at, new);
+    }
+}
