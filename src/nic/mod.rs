@@ -8,8 +8,11 @@
 //! | `pcap` | replays a capture into the gateway; decorator that writes what passes |
 //! | `faulty` | decorator that drops, duplicates, reorders and corrupts by seed |
 //! | `af_packet` | Linux packet sockets with memory-mapped rings |
-//! | `af_xdp` | Linux XDP sockets |
+//! | [`af_xdp`] | Linux XDP sockets |
+//! | [`device`] | what the Linux back ends ask of a network device |
 
+pub mod af_xdp;
+pub mod device;
 pub mod pool;
 
 use std::io;
