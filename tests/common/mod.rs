@@ -1,0 +1,50 @@
+//! What integration tests share.
+//!
+//! A test that cannot run on a machine says so instead of passing silently: it prints a line `skipped: REASON` and
+//! returns. `scripts/test` counts these lines and takes them from the tests that passed. Use [`need_root!`] for tests
+//! that make network namespaces.
+
+#![allow(dead_code, unused_macros, unused_imports, reason = "every test binary uses a part of this")]
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+
+/// The root of the repository.
+pub fn repository() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The text of a file of the repository.
+pub fn read(path: &str) -> String {
+    let path = repository().join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Why this process may not make network namespaces, if it may not: it needs `CAP_SYS_ADMIN` and `CAP_NET_ADMIN`.
+pub fn missing_privilege() -> Option<String> {
+    const NEEDED: u64 = 1 << 21 | 1 << 12;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    (effective & NEEDED != NEEDED).then(|| "network namespaces need root".to_owned())
+}
+
+/// Skips the test, visibly, where there is no right to make network namespaces.
+macro_rules! need_root {
+    () => {
+        if let Some(reason) = $crate::common::missing_privilege() {
+            println!("skipped: {reason}");
+            return;
+        }
+    };
+}
+pub(crate) use need_root;
+
+/// Holds off every other test, in this process or another, that asks for the same: tests with real traffic measure
+/// time and would disturb each other.
+pub fn exclusive() -> File {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("exclusive.lock");
+    let file = File::create(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    file.lock().expect("the lock of tests with real traffic");
+    file
+}
