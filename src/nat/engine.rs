@@ -1,23 +1,47 @@
-//! The engine of one worker.
+//! The engine of one worker, and the way of a batch through it.
+//!
+//! ```text
+//! parse ----> probe ----> decide, packet by packet, in order
+//! headers,    the index   +- a session:     hit      -> check, count, rewrite        (flow.rs)
+//! key, hash,  bucket;     +- none:          miss     -> an entry? make a session     (inward.rs, outward.rs)
+//! prefetch    prefetch    +- ARP, echo to itself:    -> answer                       (local.rs)
+//! the bucket  the session +- ICMP error:             -> translate what it quotes     (icmp_error.rs)
+//!                         +- fragment:               -> by its datagram's first one  (fragments.rs)
+//! ```
+//!
+//! Each stage runs over the whole batch before the next begins, so that the cache misses of all packets overlap.
 
 use std::io;
 
-use crate::base::{DropReason, Moment, Rng, WorkerIndex};
-use crate::nat::{Counters, NeighbourFact, Output, Verdict};
-use crate::policy::Snapshot;
-use crate::wire::Packet;
+use crate::base::hugepage::Pages;
+use crate::base::{Checksum, DropReason, Generation, Moment, Rng, Tick, WorkerIndex};
+use crate::nat::fragments::Fragments;
+use crate::nat::hosts::Hosts;
+use crate::nat::key::{FlowKey, Hasher};
+use crate::nat::lane::{Lane, Next};
+use crate::nat::local::{Announcer, ErrorBudget};
+use crate::nat::mappings::Mappings;
+use crate::nat::neighbours::Neighbours;
+use crate::nat::ports::Ports;
+use crate::nat::table::SessionTable;
+use crate::nat::{BATCH, Counters, NeighbourFact, Output, Verdict};
+use crate::policy::{Realm, Snapshot};
+use crate::wire::ethernet::{self, Link};
+use crate::wire::{Arrival, Datagram, Packet, Transport, rewrite};
 
 /// What an engine is made with. Nothing in it changes while it lives.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
     /// The worker it belongs to.
     pub worker: WorkerIndex,
-    /// Number of workers: ports and private hosts are divided among them.
+    /// Number of workers, at least one: ports and private hosts are divided among them.
     pub workers: u16,
     /// Sessions that it has room for.
     pub sessions: usize,
     /// Neighbours that it has room for.
     pub neighbours: usize,
+    /// EIPs in SNAT pools that it has room for. Memory is touched only for those in use.
+    pub snat_eips: usize,
     /// Where its random numbers come from.
     pub rng: Rng,
 }
@@ -25,40 +49,214 @@ pub struct EngineConfig {
 /// The engine of one worker: sessions, ports, neighbours, counters. It does no I/O and reads no clock.
 #[derive(Debug)]
 pub struct Engine {
-    counters: Counters,
+    pub(super) worker: WorkerIndex,
+    pub(super) workers: u16,
+    pub(super) sessions: SessionTable,
+    pub(super) mappings: Mappings,
+    pub(super) hosts: Hosts,
+    pub(super) ports: Ports,
+    pub(super) fragments: Fragments,
+    pub(super) neighbours: Neighbours,
+    pub(super) counters: Counters,
+    pub(super) errors: ErrorBudget,
+    announcer: Announcer,
+    /// One lane a packet; taken out while a batch is processed.
+    lanes: Vec<Lane>,
+    generation: Generation,
+    topology: Generation,
 }
+
+/// What is the same for all packets of a batch.
+pub(super) struct Context<'a> {
+    pub snapshot: &'a Snapshot,
+    pub now: Moment,
+    pub tick: Tick,
+    pub out: &'a mut Output,
+}
+
+/// Session slots that one batch looks at for expiry, and sessions that it ends at the most.
+const SWEEP_SLOTS: usize = 4096;
+const SWEEP_ENDS: usize = 64;
 
 impl Engine {
     /// An engine with all its memory.
     ///
     /// # Errors
     /// The kernel's, when it gives no memory.
-    pub fn new(_config: EngineConfig) -> io::Result<Self> {
-        Ok(Self { counters: Counters::default() })
+    pub fn new(config: EngineConfig) -> io::Result<Self> {
+        let EngineConfig { worker, workers, sessions, neighbours, snat_eips, mut rng } = config;
+        let workers = workers.max(1);
+        let hasher = Hasher::new(&mut rng);
+        Ok(Self {
+            worker,
+            workers,
+            sessions: SessionTable::new(sessions, hasher)?,
+            mappings: Mappings::new(sessions, hasher)?,
+            hosts: Hosts::new(sessions, hasher)?,
+            ports: Ports::new(snat_eips, worker, workers, rng)?,
+            fragments: Fragments::new(hasher),
+            neighbours: Neighbours::new(neighbours, hasher)?,
+            counters: Counters::default(),
+            errors: ErrorBudget::default(),
+            announcer: Announcer::default(),
+            lanes: vec![Lane::default(); BATCH],
+            generation: Generation(0),
+            topology: Generation(0),
+        })
     }
 
-    /// Decides what becomes of each packet of a batch (at most [`BATCH`](crate::nat::BATCH)) and rewrites it.
+    /// Decides what becomes of each packet of a batch (at most [`BATCH`]) and rewrites it.
     ///
     /// `out` is cleared first and then holds one verdict a packet, frames to send besides, and facts for the other
     /// workers. An empty batch is welcome: timers run all the same.
-    pub fn process(
-        &mut self,
-        batch: &mut [Packet<'_>],
-        _snapshot: &Snapshot,
-        _now: Moment,
-        out: &mut Output,
-    ) {
+    pub fn process(&mut self, batch: &mut [Packet<'_>], snapshot: &Snapshot, now: Moment, out: &mut Output) {
         out.clear();
-        for _ in batch.iter() {
-            self.counters.received += 1;
-            self.counters.drop(DropReason::NotOurs);
-            out.verdicts.push(Verdict::Drop(DropReason::NotOurs));
+        let cx = &mut Context { snapshot, now, tick: now.tick(), out };
+        self.follow(cx);
+
+        let mut lanes = std::mem::take(&mut self.lanes);
+        for (packet, lane) in batch.iter_mut().zip(&mut lanes) {
+            *lane = self.parse(packet, snapshot);
+        }
+        for lane in lanes.iter_mut().take(batch.len()) {
+            lane.candidate = self.sessions.prefetch_session(lane.hash);
+        }
+        for (packet, lane) in batch.iter_mut().zip(&mut lanes) {
+            let verdict = self.decide(packet, lane, cx);
+            self.count(verdict);
+            // The caller's batch is no longer than the list of verdicts.
+            let _ = cx.out.verdicts.try_push(verdict);
+        }
+        self.lanes = lanes;
+        self.housekeeping(cx);
+    }
+
+    /// First stage: one packet's headers, its key, and the index bucket on its way.
+    #[inline(always)]
+    fn parse(&mut self, packet: &mut Packet<'_>, snapshot: &Snapshot) -> Lane {
+        match packet.arrival {
+            Arrival::Wire => self.counters.received += 1,
+            Arrival::Handed | Arrival::Hairpin => self.counters.taken_over += 1,
+        }
+        let mut lane = Lane { frame: packet.head as u16, arrival: packet.arrival, ..Lane::default() };
+        lane.next = match self.parse_frame(packet, snapshot, &mut lane) {
+            Ok(next) => next,
+            Err(reason) => Next::Drop(reason),
+        };
+        lane
+    }
+
+    #[inline(always)]
+    fn parse_frame(
+        &mut self,
+        packet: &mut Packet<'_>,
+        snapshot: &Snapshot,
+        lane: &mut Lane,
+    ) -> Result<Next, DropReason> {
+        let frame = packet.frame();
+        let link = Link::parse(frame)?;
+        lane.interface = snapshot.interface_of(packet.port, link.vlan).ok_or(DropReason::UnknownVlan)?;
+        let interface = snapshot.interface(lane.interface).ok_or(DropReason::UnknownVlan)?;
+        if link.destination != interface.mac {
+            if !link.is_group() {
+                return Err(DropReason::OtherStation);
+            }
+            lane.is_group = true;
+        }
+        match link.ether_type {
+            ethernet::IPV4 => {}
+            ethernet::ARP => {
+                lane.datagram.l3 = (packet.head + link.len) as u16;
+                return Ok(Next::Arp);
+            }
+            _ => return Err(DropReason::EtherType),
+        }
+        let end = packet.head + packet.len;
+        let bytes = packet.buffer.get_mut(..end).ok_or(DropReason::FrameTooShort)?;
+        let datagram = Datagram::parse(bytes, packet.head + link.len)?;
+        match packet.checksum {
+            Checksum::Unverified | Checksum::Verified => {}
+            Checksum::Partial => rewrite::finish_checksum(bytes, &datagram, true),
+            Checksum::MaybePartial => rewrite::finish_checksum(bytes, &datagram, false),
+        }
+        if lane.is_group {
+            return Err(DropReason::LinkBroadcast);
+        }
+        let realm = if packet.arrival == Arrival::Hairpin { Realm::Outside } else { interface.realm };
+        lane.datagram = datagram;
+        lane.key = FlowKey::of(&datagram, realm.tenant());
+        match datagram.transport {
+            Transport::IcmpError => return Ok(Next::IcmpError),
+            Transport::LaterFragment => return Ok(Next::LaterFragment),
+            Transport::IcmpOther => return Err(DropReason::IcmpType),
+            Transport::Tcp
+            | Transport::Udp
+            | Transport::EchoRequest
+            | Transport::EchoReply
+            | Transport::Other => {}
+        }
+        lane.hash = self.sessions.hash(&lane.key);
+        self.sessions.prefetch_bucket(lane.hash);
+        Ok(Next::Flow)
+    }
+
+    /// Last stage: what becomes of one packet.
+    #[inline(always)]
+    fn decide(&mut self, packet: &mut Packet<'_>, lane: &Lane, cx: &mut Context<'_>) -> Verdict {
+        match lane.next {
+            Next::Flow => match lane.candidate {
+                Some(slot) if self.sessions.is(slot, &lane.key) => self.hit(packet, lane, slot, cx),
+                _ => self.flow(packet, lane, cx),
+            },
+            Next::Drop(reason) => Verdict::Drop(reason),
+            Next::IcmpError => self.icmp_error(packet, lane, cx),
+            Next::LaterFragment => self.later_fragment(packet, lane, cx),
+            Next::Arp => self.arp(packet, lane, cx),
+        }
+    }
+
+    fn count(&mut self, verdict: Verdict) {
+        match verdict {
+            Verdict::Send { .. } => self.counters.forwarded += 1,
+            Verdict::Hand { .. } => self.counters.handed += 1,
+            Verdict::Consumed => self.counters.consumed += 1,
+            Verdict::Held => self.counters.held += 1,
+            Verdict::Drop(reason) => self.counters.drop(reason),
+        }
+    }
+
+    /// Takes note of a new configuration.
+    fn follow(&mut self, cx: &mut Context<'_>) {
+        let generation = cx.snapshot.generation();
+        if generation == self.generation {
+            return;
+        }
+        if cx.snapshot.topology_changed() > self.topology || self.generation == Generation(0) {
+            self.neighbours.follow(cx.snapshot, &mut self.counters);
+            self.topology = cx.snapshot.topology_changed();
+        }
+        self.generation = generation;
+    }
+
+    /// What time brings: expiry, ARP timers, announcements. Bounded work.
+    fn housekeeping(&mut self, cx: &mut Context<'_>) {
+        let mut budget = SWEEP_SLOTS;
+        for _ in 0..SWEEP_ENDS {
+            let Some(slot) = self.sessions.next_expired(cx.tick, &mut budget) else { break };
+            self.close(slot, cx.snapshot);
+        }
+        self.neighbours.tick(cx.tick, cx.out, &mut self.counters);
+        if self.worker == WorkerIndex(0) {
+            self.announcer.tick(cx, &mut self.counters);
         }
     }
 
     /// Takes over what another worker learned of a neighbour.
-    pub fn learn(&mut self, _fact: NeighbourFact, _snapshot: &Snapshot, _now: Moment, out: &mut Output) {
+    pub fn learn(&mut self, fact: NeighbourFact, snapshot: &Snapshot, now: Moment, out: &mut Output) {
         out.clear();
+        let cx = &mut Context { snapshot, now, tick: now.tick(), out };
+        self.follow(cx);
+        self.neighbours.learn(fact, true, cx.tick, cx.out, &mut self.counters);
     }
 
     /// Counts a frame that the engine had given the verdict to send or to hand over, and that found no room.
@@ -75,4 +273,36 @@ impl Engine {
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
+
+    /// Sizes and occupancy of its tables.
+    pub fn occupancy(&self) -> Occupancy {
+        Occupancy {
+            sessions: self.sessions.len(),
+            session_capacity: self.sessions.capacity(),
+            mappings: self.mappings.len(),
+            hosts: self.hosts.len(),
+            neighbours: self.neighbours.len(),
+            bytes: self.sessions.bytes() + self.mappings.bytes() + self.hosts.bytes(),
+            pages: self.sessions.pages(),
+        }
+    }
+}
+
+/// Sizes and occupancy of an engine's tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Occupancy {
+    /// Sessions.
+    pub sessions: usize,
+    /// Sessions that there is room for.
+    pub session_capacity: usize,
+    /// Endpoint-independent mappings.
+    pub mappings: usize,
+    /// Private hosts with SNAT sessions.
+    pub hosts: usize,
+    /// Neighbours, known or asked for.
+    pub neighbours: usize,
+    /// Bytes of the tables of sessions, mappings and hosts.
+    pub bytes: usize,
+    /// The pages under the session table.
+    pub pages: Pages,
 }

@@ -1,9 +1,38 @@
-//! The NAT engine: what becomes of a packet.
+//! The NAT engine: what becomes of a packet. Start at [`engine`].
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`engine`] | the way of a batch through the engine, stage by stage |
+//! | [`lane`] | what is known of one packet from stage to stage |
+//! | [`flow`] | packets of sessions: check, count, rewrite, send |
+//! | [`inward`], [`outward`] | packets without a session: which entry takes them, and the session it makes |
+//! | [`local`] | ARP, echo and ICMP errors of the gateway itself |
+//! | [`icmp_error`], [`fragments`] | ICMP errors and fragments that pass through |
+//! | [`table`], [`index`], [`session`], [`key`], [`tcp`] | the session table |
+//! | [`mappings`], [`hosts`], [`ports`] | what SNAT sessions share |
+//! | [`neighbours`] | next hops and ARP |
+//! | [`output`], [`counters`] | what comes out |
 
 pub mod counters;
 pub mod engine;
+pub mod flow;
+pub mod fragments;
+pub mod hosts;
+pub mod icmp_error;
+pub mod index;
+pub mod inward;
+pub mod key;
+pub mod lane;
+pub mod local;
+pub mod mappings;
+pub mod neighbours;
 pub mod output;
+pub mod outward;
+pub mod ports;
+pub mod session;
+pub mod table;
+pub mod tcp;
 
 pub use counters::Counters;
-pub use engine::{Engine, EngineConfig};
+pub use engine::{Engine, EngineConfig, Occupancy};
 pub use output::{BATCH, Emission, NeighbourFact, Output, Verdict};

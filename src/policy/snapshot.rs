@@ -173,6 +173,20 @@ impl Snapshot {
         }
     }
 
+    /// Whether an address lies in any VPC.
+    pub fn is_private(&self, address: u32) -> bool {
+        self.topology.vpcs.iter().any(|vpc| vpc.cidr.is_some_and(|cidr| cidr.contains(address)))
+    }
+
+    /// The VPC whose host `inside` talks to `outside` without translation (RFC 6888 REQ-6).
+    pub fn untranslated_vpc(&self, outside: u32, inside: u32) -> Option<VpcIndex> {
+        let vpcs = self.topology.vpcs.iter().zip(0..);
+        let of_inside = vpcs.filter(|(vpc, _)| vpc.cidr.is_some_and(|cidr| cidr.contains(inside)));
+        of_inside.map(|(_, index)| VpcIndex(index)).find(|vpc| {
+            self.snat(*vpc, inside).is_some_and(|entry| entry.untranslated.lookup(outside).is_some())
+        })
+    }
+
     /// Whether the gateway itself has this address on this side.
     pub fn is_own_address(&self, realm: Realm, address: u32) -> bool {
         self.topology.interfaces.iter().any(|i| i.realm == realm && i.address == address)

@@ -1,0 +1,455 @@
+//! Packets of sessions, and how every translated packet leaves.
+
+use crate::base::{DropReason, EipIndex, Generation, Tick};
+use crate::nat::engine::{Context, Engine};
+use crate::nat::key::FlowKey;
+use crate::nat::lane::Lane;
+use crate::nat::neighbours::{Adjacency, NextHop};
+use crate::nat::session::{CARRY, Flow, Record, Session, SessionKind};
+use crate::nat::{Verdict, tcp};
+use crate::policy::{Realm, Snapshot, Timeouts};
+use crate::wire::rewrite::{self, Change, End};
+use crate::wire::{Arrival, Packet, Transport, protocol};
+
+/// How a packet without a session is translated.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Found {
+    /// By the session in this slot, made just now.
+    Session(u32),
+    /// By its entry alone: the table has no room.
+    Stateless(Flow),
+}
+
+/// The direction of a packet: from the outside it changes its destination, from the inside its source.
+#[inline(always)]
+pub(super) fn end_of(key: &FlowKey) -> End {
+    if key.tenant == Realm::Outside.tenant() { End::Destination } else { End::Source }
+}
+
+impl Engine {
+    /// A packet whose session was not where it probably is.
+    pub(super) fn flow(&mut self, packet: &mut Packet<'_>, lane: &Lane, cx: &mut Context<'_>) -> Verdict {
+        match self.sessions.find(lane.hash, &lane.key) {
+            Some(slot) => self.hit(packet, lane, slot, cx),
+            None => self.miss(packet, lane, cx),
+        }
+    }
+
+    /// A packet of a session: the fast path.
+    #[inline(always)]
+    pub(super) fn hit(
+        &mut self,
+        packet: &mut Packet<'_>,
+        lane: &Lane,
+        slot: u32,
+        cx: &mut Context<'_>,
+    ) -> Verdict {
+        let Some(session) = self.sessions.session_mut(slot) else {
+            return Verdict::Drop(DropReason::NoMapping);
+        };
+        if session.generation != cx.snapshot.generation().0 && !self.revalidate(slot, cx.snapshot) {
+            return self.miss(packet, lane, cx);
+        }
+        self.translate(packet, lane, slot, cx)
+    }
+
+    /// A packet of a session that is known to be in force.
+    #[inline(always)]
+    fn translate(
+        &mut self,
+        packet: &mut Packet<'_>,
+        lane: &Lane,
+        slot: u32,
+        cx: &mut Context<'_>,
+    ) -> Verdict {
+        let Some(session) = self.sessions.session_mut(slot) else {
+            return Verdict::Drop(DropReason::NoMapping);
+        };
+        let datagram = &lane.datagram;
+        let end = end_of(&lane.key);
+        if datagram.ttl <= lane.hops() {
+            return self.ttl_expired(packet, lane, cx);
+        }
+        let way = match end {
+            End::Source => session.way_out,
+            End::Destination => session.way_in,
+        };
+        let Some(next_hop) = self.neighbours.ready(way) else {
+            return self.translate_slowly(packet, lane, slot, cx);
+        };
+        if datagram.total_len > next_hop.mtu() {
+            return self.translate_slowly(packet, lane, slot, cx);
+        }
+        session.last_seen = cx.tick.0;
+        let bytes = match end {
+            End::Source => &mut session.bytes_out,
+            End::Destination => &mut session.bytes_in,
+        };
+        *bytes += u32::from(datagram.total_len);
+        let carry = *bytes >= CARRY;
+        let change = session.change(end);
+        let is_news = session.is_tcp() && !tcp::is_plain(datagram.tcp_flags, session.tcp);
+        match end {
+            End::Source => self.counters.bytes_out += u64::from(datagram.total_len),
+            End::Destination => self.counters.bytes_in += u64::from(datagram.total_len),
+        }
+        rewrite::apply(packet.buffer, datagram, &change, lane.hops());
+        let verdict = send(packet, lane, next_hop);
+        if is_news || carry || datagram.is_fragment() {
+            self.note(lane, slot, end, carry, cx.tick);
+        }
+        verdict
+    }
+
+    /// What is rare: a TCP segment that changes the state, a counter that is full, the first of several fragments.
+    #[cold]
+    fn note(&mut self, lane: &Lane, slot: u32, end: End, carry: bool, now: Tick) {
+        if carry {
+            self.sessions.carry(slot, end);
+        }
+        let Some(session) = self.sessions.session_mut(slot) else { return };
+        if lane.datagram.is_fragment() {
+            self.fragments.remember(&lane.key, lane.datagram.id, now);
+        }
+        if session.is_tcp() {
+            let was_established = tcp::is_established(session.tcp);
+            session.tcp = tcp::after(session.tcp, lane.datagram.tcp_flags, end);
+            if was_established && !tcp::is_established(session.tcp) {
+                self.sessions.reschedule(slot);
+            }
+        }
+    }
+
+    /// A packet of a session whose next hop is not ready, or too narrow, or the gateway itself.
+    #[cold]
+    fn translate_slowly(
+        &mut self,
+        packet: &mut Packet<'_>,
+        lane: &Lane,
+        slot: u32,
+        cx: &mut Context<'_>,
+    ) -> Verdict {
+        let end = end_of(&lane.key);
+        let Some(session) = self.sessions.session(slot).copied() else {
+            return Verdict::Drop(DropReason::NoMapping);
+        };
+        let (realm, destination, way) = match end {
+            End::Source => (Realm::Outside, session.peer, session.way_out),
+            End::Destination => (Realm::of_tenant(session.tenant), session.inside, session.way_in),
+        };
+        let known = way == Adjacency::HAIRPIN || self.neighbours.is_current(way);
+        let way = if known {
+            way
+        } else {
+            match self.way_to(realm, destination, cx) {
+                Ok(way) => way,
+                Err(reason) => return Verdict::Drop(reason),
+            }
+        };
+        if let Some(session) = self.sessions.session_mut(slot) {
+            match end {
+                End::Source => session.way_out = way,
+                End::Destination => session.way_in = way,
+            }
+            session.last_seen = cx.tick.0;
+            match end {
+                End::Source => session.bytes_out += u32::from(lane.datagram.total_len),
+                End::Destination => session.bytes_in += u32::from(lane.datagram.total_len),
+            }
+            let carry = session.bytes_out >= CARRY || session.bytes_in >= CARRY;
+            self.note(lane, slot, end, carry, cx.tick);
+        }
+        self.leave(packet, lane, &session.change(end), way, cx)
+    }
+
+    /// The next hop towards a destination on one side; an own EIP on the outside is a hairpin.
+    pub(super) fn way_to(
+        &mut self,
+        realm: Realm,
+        destination: u32,
+        cx: &mut Context<'_>,
+    ) -> Result<Adjacency, DropReason> {
+        if realm == Realm::Outside {
+            if cx.snapshot.eip(destination).is_some() {
+                return Ok(Adjacency::HAIRPIN);
+            }
+        }
+        let route = cx.snapshot.route(realm, destination).ok_or(DropReason::NoRoute)?;
+        let is_public = || cx.snapshot.topology().public_ranges.lookup(destination).is_some();
+        if realm == Realm::Outside && route.next_hop.is_some() && is_public() {
+            // The router there would send it back.
+            return Err(DropReason::EipUnassigned);
+        }
+        let address = route.next_hop.unwrap_or(destination);
+        let interface = cx.snapshot.interface(route.interface).ok_or(DropReason::NoRoute)?;
+        let is_broadcast = interface.prefix.len() < 31
+            && (address == interface.prefix.last() || address == interface.prefix.address());
+        if is_broadcast || address == interface.address {
+            return Err(DropReason::MartianDestination);
+        }
+        self.neighbours
+            .resolve(route.interface, address, cx.tick, cx.out, &mut self.counters)
+            .ok_or(DropReason::NeighbourTableFull)
+    }
+
+    /// Translates a packet and sends it to a next hop, ready or not, in fragments if it must be.
+    pub(super) fn leave(
+        &mut self,
+        packet: &mut Packet<'_>,
+        lane: &Lane,
+        change: &Change,
+        way: Adjacency,
+        cx: &mut Context<'_>,
+    ) -> Verdict {
+        if way == Adjacency::HAIRPIN {
+            return self.turn_round(packet, lane, change, cx);
+        }
+        let mtu = self.neighbours.mtu(way);
+        let is_too_large = lane.datagram.total_len > mtu;
+        if is_too_large && lane.datagram.dont_fragment() {
+            self.tell_sender(packet, lane, Self::too_large(mtu), cx);
+            return Verdict::Drop(DropReason::FragmentationNeeded);
+        }
+        match change.end {
+            End::Source => self.counters.bytes_out += u64::from(lane.datagram.total_len),
+            End::Destination => self.counters.bytes_in += u64::from(lane.datagram.total_len),
+        }
+        rewrite::apply(packet.buffer, &lane.datagram, change, lane.hops());
+        let datagram = lane.datagram;
+        match self.neighbours.ready(way).copied() {
+            Some(next_hop) if is_too_large => self.send_in_fragments(packet, lane, &next_hop, cx),
+            Some(next_hop) => send(packet, lane, &next_hop),
+            None if is_too_large => Verdict::Drop(DropReason::TooLarge),
+            None => {
+                let bytes = packet.buffer.get(usize::from(datagram.l3)..datagram.end());
+                match self.neighbours.hold(way, bytes.unwrap_or_default()) {
+                    Ok(()) => Verdict::Held,
+                    Err(reason) => Verdict::Drop(reason),
+                }
+            }
+        }
+    }
+
+    /// Hairpinning (RFC 4787 REQ-9): the packet, its source translated, is met again as one from the outside.
+    fn turn_round(
+        &mut self,
+        packet: &mut Packet<'_>,
+        lane: &Lane,
+        change: &Change,
+        cx: &mut Context<'_>,
+    ) -> Verdict {
+        if lane.arrival == Arrival::Hairpin || change.end == End::Destination {
+            return Verdict::Drop(DropReason::HairpinLoop);
+        }
+        self.counters.bytes_out += u64::from(lane.datagram.total_len);
+        rewrite::apply(packet.buffer, &lane.datagram, change, lane.hops());
+        let mut again = *lane;
+        again.arrival = Arrival::Hairpin;
+        again.datagram.ttl = lane.datagram.ttl.saturating_sub(lane.hops());
+        again.datagram.source = change.address;
+        if lane.datagram.has_ports() && lane.datagram.transport != Transport::EchoReply {
+            again.datagram.source_port = change.port;
+        }
+        again.key = FlowKey::of(&again.datagram, Realm::Outside.tenant());
+        again.hash = self.sessions.hash(&again.key);
+        if lane.datagram.transport == Transport::LaterFragment {
+            return self.later_fragment(packet, &again, cx);
+        }
+        self.flow(packet, &again, cx)
+    }
+
+    /// A packet without a session.
+    #[inline(never)]
+    fn miss(&mut self, packet: &mut Packet<'_>, lane: &Lane, cx: &mut Context<'_>) -> Verdict {
+        let found = match Realm::of_tenant(lane.key.tenant) {
+            Realm::Outside => self.inward(packet, lane, cx),
+            Realm::Vpc(vpc) => self.outward(packet, lane, vpc, cx),
+        };
+        match found {
+            Ok(Found::Session(slot)) => self.translate(packet, lane, slot, cx),
+            Ok(Found::Stateless(flow)) => {
+                self.counters.stateless += 1;
+                self.translate_stateless(packet, lane, &flow, cx)
+            }
+            Err(verdict) => verdict,
+        }
+    }
+
+    /// Translates a packet by its flow alone.
+    pub(super) fn translate_stateless(
+        &mut self,
+        packet: &mut Packet<'_>,
+        lane: &Lane,
+        flow: &Flow,
+        cx: &mut Context<'_>,
+    ) -> Verdict {
+        if lane.datagram.ttl <= lane.hops() {
+            return self.ttl_expired(packet, lane, cx);
+        }
+        if lane.datagram.has_ports() && lane.datagram.is_fragment() {
+            self.fragments.remember(&lane.key, lane.datagram.id, cx.tick);
+        }
+        let (change, realm, destination) = match end_of(&lane.key) {
+            End::Source => (flow.outward(), Realm::Outside, flow.peer.0),
+            End::Destination => (flow.inward(), Realm::of_tenant(flow.tenant), flow.inside.0),
+        };
+        match self.way_to(realm, destination, cx) {
+            Ok(way) => self.leave(packet, lane, &change, way, cx),
+            Err(reason) => Verdict::Drop(reason),
+        }
+    }
+
+    /// Forwards a packet that is routed and not translated.
+    pub(super) fn route(
+        &mut self,
+        packet: &mut Packet<'_>,
+        lane: &Lane,
+        realm: Realm,
+        cx: &mut Context<'_>,
+    ) -> Verdict {
+        if lane.datagram.ttl <= lane.hops() {
+            return self.ttl_expired(packet, lane, cx);
+        }
+        let unchanged = Change::of(
+            &lane.datagram,
+            End::Destination,
+            lane.datagram.destination,
+            lane.datagram.destination_port,
+        );
+        match self.way_to(realm, lane.datagram.destination, cx) {
+            Ok(way) => self.leave(packet, lane, &unchanged, way, cx),
+            Err(reason) => Verdict::Drop(reason),
+        }
+    }
+
+    /// Begins a session.
+    ///
+    /// # Errors
+    /// When the table has no room for it, or its flow is there already.
+    pub(super) fn open(
+        &mut self,
+        flow: &Flow,
+        gateway: u32,
+        timeouts: &Timeouts,
+        mapping: u32,
+        cx: &Context<'_>,
+    ) -> Option<u32> {
+        let (timeout_transitory, timeout_established) = match flow.protocol {
+            protocol::TCP => (timeouts.tcp_transitory, timeouts.tcp_established),
+            protocol::UDP => (timeouts.udp, timeouts.udp),
+            protocol::ICMP => (timeouts.icmp, timeouts.icmp),
+            _ => (timeouts.other, timeouts.other),
+        };
+        let session = Session::new(flow, cx.snapshot.generation(), cx.tick);
+        let record = Record {
+            created: cx.tick.0,
+            entry: flow.entry.0,
+            gateway,
+            mapping,
+            timeout_transitory,
+            timeout_established,
+            carried_out: 0,
+            carried_in: 0,
+        };
+        let slot = self.sessions.insert(session, record)?;
+        self.counters.sessions_created += 1;
+        Some(slot)
+    }
+
+    /// Ends a session and gives back what it held.
+    pub(super) fn close(&mut self, slot: u32, snapshot: &Snapshot) {
+        let Some((session, record)) = self.sessions.remove(slot) else { return };
+        self.counters.sessions_removed += 1;
+        match session.kind() {
+            SessionKind::DnatPort | SessionKind::DnatAny => return,
+            SessionKind::Snat => {
+                if let Some(mapping) = self.mappings.release(record.mapping) {
+                    self.ports.give(EipIndex(mapping.eip), mapping.protocol, mapping.external_port);
+                }
+            }
+            SessionKind::SnatDependent => {
+                self.ports.give_shared(EipIndex(session.eip), session.protocol, session.external_port);
+            }
+        }
+        self.hosts.leave(session.tenant, session.inside);
+        if let Some(gateway) = snapshot.gateway(crate::base::GatewayIndex(record.gateway)) {
+            gateway.meter.leave();
+        }
+    }
+
+    /// Checks a session against a configuration that is newer than the one that it was checked against last. Ends it, and
+    /// says `false`, if it is no more what the configuration would make.
+    #[cold]
+    fn revalidate(&mut self, slot: u32, snapshot: &Snapshot) -> bool {
+        let (Some(session), Some(record)) =
+            (self.sessions.session(slot).copied(), self.sessions.record(slot))
+        else {
+            return false;
+        };
+        let checked = Generation(session.generation);
+        if snapshot.eip_changed(EipIndex(session.eip)) > checked {
+            let flow = session.flow(record);
+            if !in_force(&flow, snapshot) {
+                let owned_now = snapshot.eip(flow.external.0).is_some_and(|eip| {
+                    eip.any_port.is_some() || eip.forward(flow.protocol, flow.external.1).is_some()
+                });
+                self.counters.displaced += u64::from(flow.kind.is_snat() && owned_now);
+                self.close(slot, snapshot);
+                return false;
+            }
+        }
+        let Some(session) = self.sessions.session_mut(slot) else { return false };
+        if snapshot.topology_changed() > checked {
+            session.way_in = Adjacency::NONE;
+            session.way_out = Adjacency::NONE;
+        } else if session.way_out == Adjacency::HAIRPIN {
+            session.way_out = Adjacency::NONE;
+        }
+        session.generation = snapshot.generation().0;
+        true
+    }
+}
+
+/// Whether the configuration still stands behind a flow: its entry is there and translates it in the same way.
+pub(super) fn in_force(flow: &Flow, snapshot: &Snapshot) -> bool {
+    let Some(eip) = snapshot.eip(flow.external.0).filter(|eip| eip.index == flow.eip) else { return false };
+    let Realm::Vpc(vpc) = Realm::of_tenant(flow.tenant) else { return false };
+    let (protocol, port) = (flow.protocol, flow.external.1);
+    match flow.kind {
+        SessionKind::DnatAny => {
+            eip.any_port.is_some_and(|e| e.id == flow.entry && e.vpc == vpc && e.host == flow.inside.0)
+        }
+        SessionKind::DnatPort => eip.forward(protocol, port).is_some_and(|e| {
+            e.id == flow.entry && e.vpc == vpc && (e.host, e.host_port(port)) == flow.inside
+        }),
+        SessionKind::Snat | SessionKind::SnatDependent => {
+            eip.any_port.is_none()
+                && eip.forward(protocol, port).is_none()
+                && snapshot.snat_entry(vpc, flow.entry).is_some_and(|e| {
+                    e.member(flow.eip).is_some_and(|member| member.address == flow.external.0)
+                        && e.ports.contains(port)
+                })
+        }
+    }
+}
+
+/// Puts the link header of the next hop in front of the packet.
+#[inline(always)]
+pub(super) fn send(packet: &mut Packet<'_>, lane: &Lane, next_hop: &NextHop) -> Verdict {
+    let header = next_hop.header();
+    let l3 = usize::from(lane.datagram.l3);
+    let Some(head) = l3.checked_sub(header.len()) else {
+        return Verdict::Drop(DropReason::NoBuffer);
+    };
+    let Some(place) = packet.buffer.get_mut(head..l3) else {
+        return Verdict::Drop(DropReason::NoBuffer);
+    };
+    place.copy_from_slice(header);
+    let len = lane.datagram.total_len + header.len() as u16;
+    Verdict::Send { port: next_hop.port(), head: head as u16, len }
+}
+
+/// How long ago a tick was, for listings.
+pub(super) fn age(now: Tick, then: u32) -> u32 {
+    now.since(Tick(then))
+}

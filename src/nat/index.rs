@@ -1,0 +1,240 @@
+//! A hash index of fixed size: from a hash to the slots of a table.
+//!
+//! A bucket is one cache line with eight short tags and eight slot numbers. A look-up compares the eight tags at once and
+//! gives the slots behind equal ones to the caller, who compares the whole key in the table; so a hit touches one line of
+//! the index and one of the table. An entry whose home bucket is full goes to one of a few others, and its home counts
+//! it, so that a miss, too, touches one line as long as nothing has overflowed. Nothing is ever moved or rehashed.
+
+use std::io;
+
+use zerocopy::FromZeros;
+
+use crate::base::hugepage::HugeSlice;
+use crate::base::prefetch::prefetch;
+
+const WAYS: usize = 8;
+
+/// How many buckets, its home included, an entry may be in.
+const REACH: usize = 8;
+
+/// Entries for each bucket at the planned size: a load of 5/8.
+const PLANNED: usize = 5;
+
+#[derive(FromZeros)]
+#[repr(C, align(64))]
+struct Bucket {
+    /// Zero in a free place, else the hash's top bits with the lowest set.
+    tags: [u16; WAYS],
+    slots: [u32; WAYS],
+    /// Entries at home here that are elsewhere.
+    overflowed: u32,
+    _unused: [u32; 3],
+}
+
+impl Bucket {
+    /// The places whose tag is `tag`, as bits.
+    #[inline(always)]
+    fn places(&self, tag: u16) -> u32 {
+        let mut places = 0;
+        for way in 0..WAYS {
+            places |= u32::from(self.tags[way] == tag) << way;
+        }
+        places
+    }
+}
+
+/// The index.
+#[derive(Debug)]
+pub struct Index {
+    buckets: HugeSlice<Bucket>,
+    /// Number of buckets as a factor: `hash * factor >> 32` is the home bucket.
+    factor: u64,
+}
+
+impl std::fmt::Debug for Bucket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bucket").field("tags", &self.tags).finish_non_exhaustive()
+    }
+}
+
+#[inline(always)]
+const fn tag_of(hash: u64) -> u16 {
+    (hash >> 48) as u16 | 1
+}
+
+impl Index {
+    /// An index planned for `entries` entries.
+    ///
+    /// # Errors
+    /// The kernel's, when it gives no memory.
+    pub fn new(entries: usize) -> io::Result<Self> {
+        let buckets = entries.div_ceil(PLANNED).max(REACH);
+        Ok(Self { buckets: HugeSlice::zeroed(buckets)?, factor: buckets as u64 })
+    }
+
+    /// The same, on pages that take memory only when they are used: for an index that most configurations do not need.
+    ///
+    /// # Errors
+    /// The kernel's, when it gives no address space.
+    pub fn sparse(entries: usize) -> io::Result<Self> {
+        let buckets = entries.div_ceil(PLANNED).max(REACH);
+        Ok(Self { buckets: HugeSlice::sparse(buckets)?, factor: buckets as u64 })
+    }
+
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.buckets)
+    }
+
+    #[inline(always)]
+    fn home(&self, hash: u64) -> usize {
+        ((hash & 0xffff_ffff) * self.factor >> 32) as usize
+    }
+
+    /// The bucket `distance` steps behind the home. The step differs from hash to hash, so that full neighbourhoods do not
+    /// grow together.
+    fn place(&self, hash: u64, distance: usize) -> usize {
+        let step = (hash >> 32 & 0xffff) as usize * 2 + 1;
+        (self.home(hash) + distance * step) % self.buckets.len()
+    }
+
+    /// Starts to load what a look-up of `hash` will read first.
+    #[inline(always)]
+    pub fn prefetch(&self, hash: u64) {
+        if let Some(bucket) = self.buckets.get(self.home(hash)) {
+            prefetch(bucket);
+        }
+    }
+
+    /// The first slot in the home bucket with the hash's tag: what a look-up will most likely find. It is only a hint.
+    #[inline(always)]
+    pub fn candidate(&self, hash: u64) -> Option<u32> {
+        let bucket = self.buckets.get(self.home(hash))?;
+        let places = bucket.places(tag_of(hash));
+        let way = places.trailing_zeros() as usize;
+        bucket.slots.get(way).copied()
+    }
+
+    /// The slot with this hash that `is_it` recognises.
+    #[inline]
+    pub fn find(&self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+        self.locate(hash, &mut is_it).map(|(_, _, slot)| slot)
+    }
+
+    #[inline]
+    fn locate(&self, hash: u64, is_it: &mut impl FnMut(u32) -> bool) -> Option<(usize, usize, u32)> {
+        let home = self.home(hash);
+        let tag = tag_of(hash);
+        let bucket = self.buckets.get(home)?;
+        if let Some((way, slot)) = Self::search(bucket, tag, is_it) {
+            return Some((home, way, slot));
+        }
+        let mut elsewhere = bucket.overflowed;
+        for distance in 1..REACH {
+            if elsewhere == 0 {
+                return None;
+            }
+            let at = self.place(hash, distance);
+            if let Some((way, slot)) = Self::search(self.buckets.get(at)?, tag, is_it) {
+                return Some((at, way, slot));
+            }
+            // All that overflowed lies within reach; there is no way to tell how much of it was passed.
+            elsewhere = bucket.overflowed;
+        }
+        None
+    }
+
+    #[inline(always)]
+    fn search(bucket: &Bucket, tag: u16, is_it: &mut impl FnMut(u32) -> bool) -> Option<(usize, u32)> {
+        let mut places = bucket.places(tag);
+        while places != 0 {
+            let way = places.trailing_zeros() as usize % WAYS;
+            if is_it(bucket.slots[way]) {
+                return Some((way, bucket.slots[way]));
+            }
+            places &= places - 1;
+        }
+        None
+    }
+
+    /// Adds an entry, which must not be there yet. `false`, and no change, when there is no room within reach.
+    #[must_use]
+    pub fn insert(&mut self, hash: u64, slot: u32) -> bool {
+        let home = self.home(hash);
+        for distance in 0..REACH {
+            let at = self.place(hash, distance);
+            let Some(bucket) = self.buckets.get_mut(at) else { return false };
+            let free = bucket.places(0).trailing_zeros() as usize;
+            if free < WAYS {
+                bucket.tags[free] = tag_of(hash);
+                bucket.slots[free] = slot;
+                if distance > 0 {
+                    self.buckets[home].overflowed += 1;
+                }
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Removes an entry, if it is there.
+    pub fn remove(&mut self, hash: u64, slot: u32) {
+        if let Some((at, way, _)) = self.locate(hash, &mut |other| other == slot) {
+            let home = self.home(hash);
+            self.buckets[at].tags[way] = 0;
+            if at != home {
+                self.buckets[home].overflowed -= 1;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::base::Rng;
+
+    fn hash_of(key: u32, clash: u64) -> u64 {
+        (u64::from(key).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1) & !clash
+    }
+
+    /// Random insertions and removals against a map, with many entries in few buckets.
+    #[test]
+    fn behaves_as_a_map_even_when_crowded() {
+        for clash in [0, 0xffff_fff0, 0xffff_0000_0000_0000] {
+            let mut rng = Rng::from_seed(clash);
+            let mut index = Index::new(300).unwrap();
+            let mut model = BTreeMap::new();
+            let mut refused = 0;
+            for _ in 0..20_000 {
+                let key = rng.below(400);
+                let hash = hash_of(key, clash);
+                if model.remove(&key).is_some() {
+                    index.remove(hash, key);
+                } else if index.insert(hash, key) {
+                    model.insert(key, ());
+                } else {
+                    refused += 1;
+                }
+                let probe = rng.below(400);
+                let found = index.find(hash_of(probe, clash), |slot| slot == probe);
+                assert_eq!(found, model.contains_key(&probe).then_some(probe));
+            }
+            assert!(clash == 0xffff_fff0 || refused == 0, "{refused} refused with room left");
+            for key in model.into_keys() {
+                index.remove(hash_of(key, clash), key);
+            }
+            assert!(index.buckets.iter().all(|b| b.overflowed == 0 && b.tags == [0; WAYS]));
+        }
+    }
+
+    #[test]
+    fn takes_what_it_was_planned_for() {
+        let mut rng = Rng::from_seed(5);
+        let mut index = Index::new(100_000).unwrap();
+        let refused = (0..100_000).filter(|&slot| !index.insert(rng.next_u64(), slot)).count();
+        assert_eq!(refused, 0);
+    }
+}

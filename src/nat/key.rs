@@ -1,0 +1,121 @@
+//! Keys of sessions, mappings and hosts, and their seeded hash.
+
+use crate::policy::Realm;
+use crate::wire::Datagram;
+
+/// A flow as one side sees it: who sends what to whom, and in which realm the addresses mean something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowKey {
+    /// Source address.
+    pub source: u32,
+    /// Destination address.
+    pub destination: u32,
+    /// Source port.
+    pub source_port: u16,
+    /// Destination port.
+    pub destination_port: u16,
+    /// The realm as a number: see [`Realm::tenant`].
+    pub tenant: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+}
+
+impl FlowKey {
+    /// The key of a packet that comes from `tenant`'s side.
+    #[inline(always)]
+    pub fn of(datagram: &Datagram, tenant: u16) -> Self {
+        Self {
+            source: datagram.source,
+            destination: datagram.destination,
+            source_port: datagram.source_port,
+            destination_port: datagram.destination_port,
+            tenant,
+            protocol: datagram.protocol,
+        }
+    }
+}
+
+/// One end of flows: an address and a port in a realm, with all its peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndpointKey {
+    /// The realm as a number: see [`Realm::tenant`].
+    pub tenant: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Address.
+    pub address: u32,
+    /// Port.
+    pub port: u16,
+}
+
+impl EndpointKey {
+    /// An external endpoint.
+    pub const fn external(protocol: u8, address: u32, port: u16) -> Self {
+        Self { tenant: Realm::Outside.tenant(), protocol, address, port }
+    }
+}
+
+/// A keyed hash: two folded multiplications over two words, seeded at start, so that nobody outside can choose flows that
+/// fall into one bucket.
+#[derive(Clone, Copy, Debug)]
+pub struct Hasher {
+    seeds: [u64; 3],
+}
+
+impl Hasher {
+    /// A hash of its own for each seed.
+    pub fn new(rng: &mut crate::base::Rng) -> Self {
+        Self { seeds: std::array::from_fn(|_| rng.next_u64() | 1) }
+    }
+
+    /// The hash of a flow.
+    #[inline(always)]
+    pub fn flow(&self, key: &FlowKey) -> u64 {
+        let addresses = u64::from(key.source) | u64::from(key.destination) << 32;
+        let rest = u64::from(key.source_port)
+            | u64::from(key.destination_port) << 16
+            | u64::from(key.protocol) << 32
+            | u64::from(key.tenant) << 40;
+        self.words(addresses, rest)
+    }
+
+    /// The hash of an endpoint.
+    #[inline]
+    pub fn endpoint(&self, key: &EndpointKey) -> u64 {
+        let rest = u64::from(key.port) | u64::from(key.protocol) << 16 | u64::from(key.tenant) << 24;
+        self.words(u64::from(key.address), rest)
+    }
+
+    /// The hash of an address in a realm, or on an interface.
+    #[inline]
+    pub fn address(&self, number: u16, address: u32) -> u64 {
+        self.words(u64::from(address), u64::from(number))
+    }
+
+    /// The hash of a mapping's slot and a peer's address.
+    #[inline]
+    pub fn address_of_mapping(&self, mapping: u32, peer: u32) -> u64 {
+        self.words(u64::from(peer), u64::from(mapping) | 1 << 40)
+    }
+
+    /// The hash of a fragmented datagram.
+    #[inline]
+    pub fn datagram(&self, key: &FlowKey, id: u16) -> u64 {
+        let addresses = u64::from(key.source) | u64::from(key.destination) << 32;
+        let rest = u64::from(id) | u64::from(key.protocol) << 16 | u64::from(key.tenant) << 24;
+        self.words(addresses, rest)
+    }
+
+    #[inline(always)]
+    fn words(&self, a: u64, b: u64) -> u64 {
+        let mixed = fold(a ^ self.seeds[0], self.seeds[1]);
+        fold(mixed ^ b, self.seeds[2])
+    }
+}
+
+/// The halves of a 128-bit product, combined.
+#[inline(always)]
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    product as u64 ^ (product >> 64) as u64
+}

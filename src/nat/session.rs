@@ -1,0 +1,282 @@
+//! A session: one flow between a private host and a peer, with what both directions need of it in one cache line.
+
+use zerocopy::FromZeros;
+
+use crate::base::{EipIndex, EntryId, Generation, Tick};
+use crate::nat::key::FlowKey;
+use crate::nat::neighbours::Adjacency;
+use crate::policy::Realm;
+use crate::wire::rewrite::{Change, End, transport_delta};
+use crate::wire::{Delta, protocol};
+
+/// What made a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SessionKind {
+    /// A SNAT entry with endpoint-independent mapping.
+    Snat,
+    /// A SNAT entry with endpoint-dependent mapping.
+    SnatDependent,
+    /// A DNAT entry by port.
+    DnatPort,
+    /// An any-port DNAT entry.
+    DnatAny,
+}
+
+impl SessionKind {
+    const fn bits(self) -> u8 {
+        match self {
+            Self::Snat => 1,
+            Self::SnatDependent => 2,
+            Self::DnatPort => 3,
+            Self::DnatAny => 4,
+        }
+    }
+
+    const fn of_bits(bits: u8) -> Self {
+        match bits & 7 {
+            1 => Self::Snat,
+            2 => Self::SnatDependent,
+            3 => Self::DnatPort,
+            _ => Self::DnatAny,
+        }
+    }
+
+    /// Whether a SNAT entry made it.
+    pub const fn is_snat(self) -> bool {
+        matches!(self, Self::Snat | Self::SnatDependent)
+    }
+}
+
+/// The part of a session that every packet touches: one cache line.
+#[derive(Clone, Copy, Debug, FromZeros)]
+#[repr(C, align(64))]
+pub struct Session {
+    /// The private host's address.
+    pub inside: u32,
+    /// The EIP.
+    pub external: u32,
+    /// The peer's address.
+    pub peer: u32,
+    /// The private host's port.
+    pub inside_port: u16,
+    /// The port on the EIP.
+    pub external_port: u16,
+    /// The peer's port.
+    pub peer_port: u16,
+    /// The VPC as a tenant number; zero in a free slot.
+    pub tenant: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// The TCP state: see [`crate::nat::tcp`].
+    pub tcp: u8,
+    kind: u8,
+    _unused: u8,
+    ip_delta: u16,
+    transport_delta: u16,
+    /// The next hop on the way out, or [`Adjacency::HAIRPIN`].
+    pub way_out: Adjacency,
+    /// The next hop on the way in.
+    pub way_in: Adjacency,
+    /// When the last packet came.
+    pub last_seen: u32,
+    /// The configuration that it was last checked against.
+    pub generation: u32,
+    /// The slot of the EIP.
+    pub eip: u32,
+    /// Bytes of IP packets out, less what was carried to [`Record::carried_out`].
+    pub bytes_out: u32,
+    /// Bytes of IP packets in, less what was carried.
+    pub bytes_in: u32,
+    _unused_tail: u64,
+}
+
+const _: () = assert!(size_of::<Session>() == 64);
+
+/// The part of a session that only its beginning, its end and its listing touch.
+#[derive(Clone, Copy, Debug, FromZeros)]
+#[repr(C)]
+pub struct Record {
+    /// When it began.
+    pub created: u32,
+    /// The entry that made it.
+    pub entry: u32,
+    /// The gateway whose limits it counts against.
+    pub gateway: u32,
+    /// Its mapping, in an endpoint-independent SNAT session.
+    pub mapping: u32,
+    /// Idle timeout in ticks while it is opening or closing, and of all that is not TCP.
+    pub timeout_transitory: u32,
+    /// Idle timeout in ticks of an established TCP connection.
+    pub timeout_established: u32,
+    /// Carries of [`CARRY`] bytes out.
+    pub carried_out: u32,
+    /// Carries of [`CARRY`] bytes in.
+    pub carried_in: u32,
+}
+
+/// In `kind`: the session is found by its mapping and peer, too.
+const NOTES_PEER: u8 = 8;
+
+/// Bytes in one carry from the 32-bit counters of the hot part.
+pub const CARRY: u32 = 1 << 31;
+
+/// The three endpoints of a flow, and what they belong to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// What makes it.
+    pub kind: SessionKind,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// The VPC as a tenant number.
+    pub tenant: u16,
+    /// The private host.
+    pub inside: (u32, u16),
+    /// The EIP and the port on it.
+    pub external: (u32, u16),
+    /// The peer.
+    pub peer: (u32, u16),
+    /// The slot of the EIP.
+    pub eip: EipIndex,
+    /// The entry.
+    pub entry: EntryId,
+}
+
+impl Flow {
+    /// What the private host's packets change at this gateway.
+    pub fn outward(&self) -> Change {
+        self.change(End::Source)
+    }
+
+    /// What the peer's packets change at this gateway.
+    pub fn inward(&self) -> Change {
+        self.change(End::Destination)
+    }
+
+    fn change(&self, end: End) -> Change {
+        let (from, to) = match end {
+            End::Source => (self.inside, self.external),
+            End::Destination => (self.external, self.inside),
+        };
+        let ip = Delta::of_u32(from.0, to.0);
+        let transport = transport_delta(self.protocol, ip, Delta::of_u16(from.1, to.1));
+        Change { end, address: to.0, port: to.1, ip, transport }
+    }
+}
+
+impl Session {
+    /// A session of a flow that begins now.
+    pub fn new(flow: &Flow, generation: Generation, now: Tick) -> Self {
+        let outward = flow.outward();
+        Self {
+            inside: flow.inside.0,
+            external: flow.external.0,
+            peer: flow.peer.0,
+            inside_port: flow.inside.1,
+            external_port: flow.external.1,
+            peer_port: flow.peer.1,
+            tenant: flow.tenant,
+            protocol: flow.protocol,
+            tcp: 0,
+            kind: flow.kind.bits(),
+            _unused: 0,
+            ip_delta: outward.ip.0,
+            transport_delta: outward.transport.0,
+            way_out: Adjacency::NONE,
+            way_in: Adjacency::NONE,
+            last_seen: now.0,
+            generation: generation.0,
+            eip: flow.eip.0,
+            bytes_out: 0,
+            bytes_in: 0,
+            _unused_tail: 0,
+        }
+    }
+
+    /// What made it.
+    pub fn kind(&self) -> SessionKind {
+        SessionKind::of_bits(self.kind)
+    }
+
+    /// Whether its peer is noted for filtering.
+    pub(super) fn notes_peer(&self) -> bool {
+        self.kind & NOTES_PEER != 0
+    }
+
+    pub(super) fn set_notes_peer(&mut self) {
+        self.kind |= NOTES_PEER;
+    }
+
+    /// Whether it is TCP.
+    #[inline]
+    pub fn is_tcp(&self) -> bool {
+        self.protocol == protocol::TCP
+    }
+
+    /// Its key in the private host's packets.
+    pub fn outward_key(&self) -> FlowKey {
+        FlowKey {
+            source: self.inside,
+            source_port: self.inside_port,
+            destination: self.peer,
+            destination_port: self.peer_port,
+            tenant: self.tenant,
+            protocol: self.protocol,
+        }
+    }
+
+    /// Its key in the peer's packets.
+    pub fn inward_key(&self) -> FlowKey {
+        FlowKey {
+            source: self.peer,
+            source_port: self.peer_port,
+            destination: self.external,
+            destination_port: self.external_port,
+            tenant: Realm::Outside.tenant(),
+            protocol: self.protocol,
+        }
+    }
+
+    /// Whether a packet with this key belongs to it. A free slot has no packets.
+    #[inline(always)]
+    pub fn has(&self, key: &FlowKey) -> bool {
+        let (source, destination) = ((key.source, key.source_port), (key.destination, key.destination_port));
+        let peer = (self.peer, self.peer_port);
+        let same = if key.tenant == Realm::Outside.tenant() {
+            source == peer && destination == (self.external, self.external_port) && self.tenant != 0
+        } else {
+            source == (self.inside, self.inside_port) && destination == peer && key.tenant == self.tenant
+        };
+        same && key.protocol == self.protocol
+    }
+
+    /// What a packet in this direction changes.
+    #[inline(always)]
+    pub fn change(&self, end: End) -> Change {
+        let ip = Delta(self.ip_delta);
+        let transport = Delta(self.transport_delta);
+        match end {
+            End::Source => Change { end, address: self.external, port: self.external_port, ip, transport },
+            End::Destination => Change {
+                end,
+                address: self.inside,
+                port: self.inside_port,
+                ip: ip.inverse(),
+                transport: transport.inverse(),
+            },
+        }
+    }
+
+    /// Its flow, with the entry from its record.
+    pub fn flow(&self, record: &Record) -> Flow {
+        Flow {
+            kind: self.kind(),
+            protocol: self.protocol,
+            tenant: self.tenant,
+            inside: (self.inside, self.inside_port),
+            external: (self.external, self.external_port),
+            peer: (self.peer, self.peer_port),
+            eip: EipIndex(self.eip),
+            entry: EntryId(record.entry),
+        }
+    }
+}
