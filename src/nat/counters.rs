@@ -74,6 +74,6 @@ impl Counters {
     pub fn balance(&self) -> i64 {
         let came = self.received + self.taken_over;
         let ended = self.forwarded + self.handed + self.consumed + self.held + self.dropped();
-        came as i64 - ended as i64
+        came.wrapping_sub(ended).cast_signed()
     }
 }

@@ -169,10 +169,8 @@ impl Engine {
         destination: u32,
         cx: &mut Context<'_>,
     ) -> Result<Adjacency, DropReason> {
-        if realm == Realm::Outside {
-            if cx.snapshot.eip(destination).is_some() {
-                return Ok(Adjacency::HAIRPIN);
-            }
+        if realm == Realm::Outside && cx.snapshot.eip(destination).is_some() {
+            return Ok(Adjacency::HAIRPIN);
         }
         let route = cx.snapshot.route(realm, destination).ok_or(DropReason::NoRoute)?;
         let is_public = || cx.snapshot.topology().public_ranges.lookup(destination).is_some();
@@ -447,9 +445,4 @@ pub(super) fn send(packet: &mut Packet<'_>, lane: &Lane, next_hop: &NextHop) -> 
     place.copy_from_slice(header);
     let len = lane.datagram.total_len + header.len() as u16;
     Verdict::Send { port: next_hop.port(), head: head as u16, len }
-}
-
-/// How long ago a tick was, for listings.
-pub(super) fn age(now: Tick, then: u32) -> u32 {
-    now.since(Tick(then))
 }

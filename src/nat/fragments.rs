@@ -88,30 +88,10 @@ impl Engine {
             lane.hash = self.sessions.hash(&first);
             return self.flow(packet, &lane, cx);
         }
-        match self.by_address_alone(lane, cx) {
+        match by_address_alone(lane, cx) {
             Ok(flow) => self.translate_stateless(packet, lane, &flow, cx),
             Err(reason) => Verdict::Drop(reason),
         }
-    }
-
-    /// An any-port entry needs no ports, so its fragments may come in any order.
-    fn by_address_alone(&self, lane: &Lane, cx: &Context<'_>) -> Result<Flow, DropReason> {
-        const UNKNOWN: DropReason = DropReason::FragmentNoFirst;
-        let key = &lane.key;
-        let found = match Realm::of_tenant(key.tenant) {
-            Realm::Outside => {
-                super::inward::check_outside_source(lane, cx.snapshot)?;
-                super::inward::static_inward(key, cx.snapshot)
-            }
-            Realm::Vpc(vpc) => {
-                super::outward::check_inside(lane, vpc, cx.snapshot)?;
-                if cx.snapshot.host(vpc, key.source).is_none_or(|host| !host.forwards().is_empty()) {
-                    return Err(UNKNOWN);
-                }
-                super::outward::static_outward(key, vpc, cx.snapshot)
-            }
-        };
-        found.map(|entry| entry.flow).filter(|flow| flow.kind == SessionKind::DnatAny).ok_or(UNKNOWN)
     }
 
     /// Sends a translated packet that is larger than the way out in fragments: the packet itself becomes the first.
@@ -164,6 +144,26 @@ impl Engine {
     pub(super) fn too_large(mtu: u16) -> (u8, u8, u32) {
         (icmp::DESTINATION_UNREACHABLE, icmp::FRAGMENTATION_NEEDED, u32::from(mtu))
     }
+}
+
+/// An any-port entry needs no ports, so its fragments may come in any order.
+fn by_address_alone(lane: &Lane, cx: &Context<'_>) -> Result<Flow, DropReason> {
+    const UNKNOWN: DropReason = DropReason::FragmentNoFirst;
+    let key = &lane.key;
+    let found = match Realm::of_tenant(key.tenant) {
+        Realm::Outside => {
+            super::inward::check_outside_source(lane, cx.snapshot)?;
+            super::inward::static_inward(key, cx.snapshot)
+        }
+        Realm::Vpc(vpc) => {
+            super::outward::check_inside(lane, vpc, cx.snapshot)?;
+            if cx.snapshot.host(vpc, key.source).is_none_or(|host| !host.forwards().is_empty()) {
+                return Err(UNKNOWN);
+            }
+            super::outward::static_outward(key, vpc, cx.snapshot)
+        }
+    };
+    found.map(|entry| entry.flow).filter(|flow| flow.kind == SessionKind::DnatAny).ok_or(UNKNOWN)
 }
 
 /// Sets length, flags and offset of a fragment, and its header checksum.

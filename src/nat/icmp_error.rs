@@ -118,7 +118,7 @@ impl Engine {
         cx: &mut Context<'_>,
     ) -> Verdict {
         if cx.snapshot.is_own_address(realm, lane.datagram.destination) {
-            return self.to_gateway(packet, lane, cx);
+            return self.meant_for_gateway(packet, lane, cx);
         }
         let owner = match realm {
             Realm::Outside => {

@@ -88,7 +88,7 @@ impl Index {
 
     #[inline(always)]
     fn home(&self, hash: u64) -> usize {
-        ((hash & 0xffff_ffff) * self.factor >> 32) as usize
+        (((hash & 0xffff_ffff) * self.factor) >> 32) as usize
     }
 
     /// The bucket `distance` steps behind the home. The step differs from hash to hash, so that full neighbourhoods do not

@@ -73,7 +73,7 @@ impl Engine {
         }
         let key = &lane.key;
         let Some(eip) = cx.snapshot.eip(key.destination) else {
-            return Err(self.to_no_eip(packet, lane, cx));
+            return Err(self.meant_for_no_eip(packet, lane, cx));
         };
         if lane.datagram.transport == Transport::EchoRequest {
             return Err(if eip.ping {
@@ -175,10 +175,10 @@ impl Engine {
     }
 
     /// A packet to an address that is no EIP.
-    fn to_no_eip(&mut self, packet: &mut Packet<'_>, lane: &Lane, cx: &mut Context<'_>) -> Verdict {
+    fn meant_for_no_eip(&mut self, packet: &mut Packet<'_>, lane: &Lane, cx: &mut Context<'_>) -> Verdict {
         let destination = lane.key.destination;
         if cx.snapshot.is_own_address(Realm::Outside, destination) {
-            return self.to_gateway(packet, lane, cx);
+            return self.meant_for_gateway(packet, lane, cx);
         }
         if let Some(vpc) = cx.snapshot.untranslated_vpc(lane.key.source, destination) {
             return self.route(packet, lane, Realm::Vpc(vpc), cx);

@@ -94,7 +94,7 @@ impl Engine {
     }
 
     /// A packet for an address of the gateway itself.
-    pub(super) fn to_gateway(
+    pub(super) fn meant_for_gateway(
         &mut self,
         packet: &mut Packet<'_>,
         lane: &Lane,
@@ -269,7 +269,7 @@ impl Announcer {
             let due = list.get(fresh + self.next..).unwrap_or_default();
             let now = &due[..due.len().min(Self::AT_ONCE)];
             for announcement in now {
-                self.speak(announcement, cx, counters);
+                speak(announcement, cx, counters);
                 // One that finds no room is announced once only.
                 let _ = self.again.try_push((cx.now + Self::INTERVAL, *announcement));
             }
@@ -283,7 +283,7 @@ impl Announcer {
             match self.again.first().copied() {
                 Some((when, announcement)) if when <= cx.now => {
                     self.again.remove(0);
-                    self.speak(&announcement, cx, counters);
+                    speak(&announcement, cx, counters);
                 }
                 _ => break,
             }
@@ -300,13 +300,13 @@ impl Announcer {
             announce(interface.address, interface, cx.out, counters);
         }
     }
+}
 
-    fn speak(&self, announcement: &Announcement, cx: &mut Context<'_>, counters: &mut Counters) {
-        // It may be gone, or elsewhere, by now.
-        let is_there =
-            cx.snapshot.eip(announcement.address).is_some_and(|e| e.interface == announcement.interface);
-        if let (true, Some(interface)) = (is_there, cx.snapshot.interface(announcement.interface)) {
-            announce(announcement.address, interface, cx.out, counters);
-        }
+/// Announces an EIP, unless it is gone or elsewhere by now.
+fn speak(announcement: &Announcement, cx: &mut Context<'_>, counters: &mut Counters) {
+    let is_there =
+        cx.snapshot.eip(announcement.address).is_some_and(|e| e.interface == announcement.interface);
+    if let (true, Some(interface)) = (is_there, cx.snapshot.interface(announcement.interface)) {
+        announce(announcement.address, interface, cx.out, counters);
     }
 }

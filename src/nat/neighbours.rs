@@ -135,7 +135,7 @@ struct Waiting {
 #[derive(Debug)]
 pub struct Neighbours {
     next_hops: HugeSlice<NextHop>,
-    neighbours: Vec<Neighbour>,
+    rows: Vec<Neighbour>,
     index: Index,
     hasher: Hasher,
     free: u32,
@@ -167,7 +167,7 @@ impl Neighbours {
         }
         Ok(Self {
             next_hops,
-            neighbours: Vec::with_capacity(capacity),
+            rows: Vec::with_capacity(capacity),
             index: Index::new(capacity)?,
             hasher,
             free: NO_SLOT,
@@ -226,7 +226,7 @@ impl Neighbours {
     fn find(&self, interface: InterfaceIndex, address: u32) -> Option<usize> {
         let hash = self.hasher.address(interface.0, address);
         let slot = self.index.find(hash, |slot| {
-            self.neighbours
+            self.rows
                 .get(slot as usize)
                 .is_some_and(|n| n.interface == interface && n.address == address && n.state != State::Free)
         })?;
@@ -257,7 +257,7 @@ impl Neighbours {
         let settings = self.interfaces.get(interface.index())?;
         let (port, mtu) = (settings.port.0, settings.mtu);
         let fresh = self.free == NO_SLOT;
-        let slot = if fresh { self.neighbours.len() } else { self.free as usize };
+        let slot = if fresh { self.rows.len() } else { self.free as usize };
         if slot >= self.next_hops.len() {
             return None;
         }
@@ -274,11 +274,11 @@ impl Neighbours {
             next_free: NO_SLOT,
         };
         if fresh {
-            self.neighbours.push(neighbour);
-            self.used = self.neighbours.len();
+            self.rows.push(neighbour);
+            self.used = self.rows.len();
         } else {
-            self.free = self.neighbours[slot].next_free;
-            self.neighbours[slot] = neighbour;
+            self.free = self.rows[slot].next_free;
+            self.rows[slot] = neighbour;
         }
         let next_hop = &mut self.next_hops[slot];
         next_hop.is_ready = 0;
@@ -290,7 +290,7 @@ impl Neighbours {
 
     fn remove(&mut self, slot: usize, counters: &mut Counters) {
         self.drop_waiting(slot, counters);
-        let Some(neighbour) = self.neighbours.get_mut(slot) else { return };
+        let Some(neighbour) = self.rows.get_mut(slot) else { return };
         self.index.remove(self.hasher.address(neighbour.interface.0, neighbour.address), slot as u32);
         neighbour.state = State::Free;
         neighbour.next_free = self.free;
@@ -303,7 +303,7 @@ impl Neighbours {
 
     /// Sends one ARP request: to the neighbour itself while its address is known, else to all.
     fn ask(&mut self, slot: usize, now: Tick, out: &mut Output, counters: &mut Counters) {
-        let Some(neighbour) = self.neighbours.get_mut(slot) else { return };
+        let Some(neighbour) = self.rows.get_mut(slot) else { return };
         let Some(interface) = self.interfaces.get(neighbour.interface.index()) else { return };
         neighbour.tries += 1;
         neighbour.since = now;
@@ -337,7 +337,7 @@ impl Neighbours {
             },
             None => return false,
         };
-        let Some(neighbour) = self.neighbours.get_mut(slot) else { return false };
+        let Some(neighbour) = self.rows.get_mut(slot) else { return false };
         let changed = neighbour.mac != fact.mac;
         neighbour.mac = fact.mac;
         neighbour.state = State::Reachable;
@@ -361,7 +361,7 @@ impl Neighbours {
     /// # Errors
     /// The reason to drop it: the neighbour does not answer, or too many wait.
     pub fn hold(&mut self, number: Adjacency, packet: &[u8]) -> Result<(), DropReason> {
-        let neighbour = self.neighbours.get(number.slot()).ok_or(DropReason::NeighbourUnresolved)?;
+        let neighbour = self.rows.get(number.slot()).ok_or(DropReason::NeighbourUnresolved)?;
         if neighbour.state != State::Incomplete {
             return Err(DropReason::NeighbourUnresolved);
         }
@@ -421,7 +421,7 @@ impl Neighbours {
     pub fn follow(&mut self, snapshot: &Snapshot, counters: &mut Counters) {
         let interfaces = &snapshot.topology().interfaces;
         for slot in 0..self.used {
-            let Neighbour { interface, state, .. } = self.neighbours[slot];
+            let Neighbour { interface, state, .. } = self.rows[slot];
             let same = self.interfaces.get(interface.index()) == interfaces.get(interface.index());
             if state != State::Free && !same {
                 self.remove(slot, counters);
@@ -448,7 +448,7 @@ impl Neighbours {
     }
 
     fn look_at(&mut self, slot: usize, now: Tick, out: &mut Output, counters: &mut Counters) {
-        let Some(neighbour) = self.neighbours.get_mut(slot) else { return };
+        let Some(neighbour) = self.rows.get_mut(slot) else { return };
         let age = now.since(neighbour.since);
         match neighbour.state {
             State::Free => {}

@@ -58,7 +58,7 @@ impl Engine {
         if cx.snapshot.is_own_address(own_realm, key.destination)
             || cx.snapshot.is_own_address(Realm::Outside, key.destination)
         {
-            return Err(self.to_gateway(packet, lane, cx));
+            return Err(self.meant_for_gateway(packet, lane, cx));
         }
         if cx.snapshot.vpc(vpc).and_then(|vpc| vpc.cidr).is_some_and(|cidr| cidr.contains(key.destination)) {
             return Err(self.route(packet, lane, own_realm, cx));
