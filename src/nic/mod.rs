@@ -4,7 +4,7 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | [`pool`] | packet buffers, shared by all ports and workers |
-//! | `memory` | ports made of rings in memory: tests, benches, simulation |
+//! | [`memory`] | ports made of rings in memory: tests, benches, simulation |
 //! | `pcap` | replays a capture into the gateway; decorator that writes what passes |
 //! | `faulty` | decorator that drops, duplicates, reorders and corrupts by seed |
 //! | `af_packet` | Linux packet sockets with memory-mapped rings |
@@ -13,6 +13,7 @@
 
 pub mod af_xdp;
 pub mod device;
+pub mod memory;
 pub mod pool;
 
 use std::io;
@@ -75,8 +76,40 @@ pub trait Queue: Send {
         None
     }
 
+    /// Whether no frame will ever be received again, because what is replayed has come to its end. A queue of a network
+    /// never says so.
+    fn finished(&self) -> bool {
+        false
+    }
+
     /// Gives all slots that the queue holds back to `cache` and lets go of the device as it was before.
     fn close(&mut self, cache: &mut Cache) -> io::Result<()>;
+}
+
+impl<Q: Queue + ?Sized> Queue for Box<Q> {
+    fn receive(&mut self, cache: &mut Cache, burst: &mut Burst) -> usize {
+        (**self).receive(cache, burst)
+    }
+
+    fn transmit(&mut self, cache: &mut Cache, burst: &mut Burst) -> usize {
+        (**self).transmit(cache, burst)
+    }
+
+    fn counters(&mut self) -> PortCounters {
+        (**self).counters()
+    }
+
+    fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
+        (**self).wait_fd()
+    }
+
+    fn finished(&self) -> bool {
+        (**self).finished()
+    }
+
+    fn close(&mut self, cache: &mut Cache) -> io::Result<()> {
+        (**self).close(cache)
+    }
 }
 
 /// An opened port: its description and its queues, in worker order.
@@ -89,6 +122,18 @@ pub struct Port {
     pub queues: Vec<Box<dyn Queue>>,
     /// Undoes what opening changed on the device (offloads, an attached program) when dropped, after all queues.
     pub guard: Option<Box<dyn Send>>,
+}
+
+impl Port {
+    /// The same port with each queue inside of what `decorator` makes of it; the number is the queue's.
+    pub fn decorated<Q: Queue + 'static>(
+        mut self,
+        mut decorator: impl FnMut(usize, Box<dyn Queue>) -> Q,
+    ) -> Self {
+        let queues = self.queues.into_iter().enumerate();
+        self.queues = queues.map(|(i, queue)| Box::new(decorator(i, queue)) as Box<dyn Queue>).collect();
+        self
+    }
 }
 
 impl std::fmt::Debug for Port {
