@@ -138,3 +138,40 @@ wait_for() {
 listens() {
     ip netns exec "$1" ss -Hltn "sport = :$2" | grep -q .
 }
+
+# A web server in the foreground. Its pages name the server, who asked and on which port; files below DIRECTORY/files
+# can be fetched from /files/. Arguments: NAMESPACE DIRECTORY TITLE PORT ...
+lab_web_server() {
+    local namespace=$1 directory=$2 title=$3
+    shift 3
+    mkdir -p "$directory/files"
+    cat >"$directory/nginx.conf" <<EOF
+# One process: there is no other user to change to in a user namespace.
+master_process off;
+daemon off;
+pid $directory/nginx.pid;
+error_log $directory/error.log;
+events {}
+http {
+    access_log $directory/access.log;
+    client_body_temp_path $directory/body;
+    proxy_temp_path $directory/proxy;
+    fastcgi_temp_path $directory/fastcgi;
+    uwsgi_temp_path $directory/uwsgi;
+    scgi_temp_path $directory/scgi;
+    client_max_body_size 0;
+    server {
+$(printf '        listen %s;\n' "$@")
+        location / {
+            default_type text/html;
+            return 200 "<title>$title</title>\nserver port \$server_port\nclient \$remote_addr\n";
+        }
+        location /files/ {
+            root $directory;
+            dav_methods PUT;
+        }
+    }
+}
+EOF
+    exec ip netns exec "$namespace" nginx -e "$directory/error.log" -p "$directory" -c "$directory/nginx.conf"
+}
