@@ -146,7 +146,8 @@ lab_web_server() {
     shift 3
     mkdir -p "$directory/files"
     cat >"$directory/nginx.conf" <<EOF
-# One process: there is no other user to change to in a user namespace.
+# A user namespace has no other user to change to.
+user root;
 master_process off;
 daemon off;
 pid $directory/nginx.pid;
