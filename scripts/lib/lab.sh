@@ -17,12 +17,18 @@ lab_namespaces() {
     ip netns list | awk -v prefix="$prefix-" 'index($1, prefix) == 1 { print $1 }'
 }
 
+# Sets a kernel parameter, where the kernel has it. Arguments: NAMESPACE PATH VALUE
+lab_set() {
+    # shellcheck disable=SC2016 # the dollars are the inner shell's
+    ip netns exec "$1" sh -c '[ ! -e "/proc/sys/net/$0" ] || echo "$1" >"/proc/sys/net/$0"' "$2" "$3"
+}
+
 # A namespace with a loopback device and without IPv6, which would send frames of its own.
 lab_namespace() {
     local namespace=$1
     ip netns add "$namespace"
-    ip netns exec "$namespace" sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1 \
-        2>/dev/null || true
+    lab_set "$namespace" ipv6/conf/all/disable_ipv6 1
+    lab_set "$namespace" ipv6/conf/default/disable_ipv6 1
     ip -n "$namespace" link set lo up
 }
 
@@ -61,9 +67,9 @@ lab_internet() {
     lab_cable "$prefix-gw" wan "$prefix-internet" gw
     ip -n "$prefix-internet" address add 203.0.113.1/24 dev gw
     ip -n "$prefix-internet" address add 198.51.100.1/24 dev br0
-    ip netns exec "$prefix-internet" sysctl -qw net.ipv4.ip_forward=1
+    lab_set "$prefix-internet" ipv4/ip_forward 1
     # The router's errors are evidence here, so they are not to be rationed.
-    ip netns exec "$prefix-internet" sysctl -qw net.ipv4.icmp_ratelimit=0
+    lab_set "$prefix-internet" ipv4/icmp_ratelimit 0
     local name
     for name in client server; do
         local last=10

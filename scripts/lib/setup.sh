@@ -54,6 +54,6 @@ ensure_commands() {
 ensure_cargo() {
     command -v cargo >/dev/null || PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
     command -v cargo >/dev/null || die "cargo is missing: install Rust with https://rustup.rs"
-    # Some crates compile their build scripts with the system's linker.
-    ensure_commands cc=gcc ld=binutils || exit 1
+    # Rust links with the system's C compiler.
+    ensure_commands cc=build-essential || exit 1
 }
