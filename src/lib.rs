@@ -4,3 +4,4 @@ pub mod nat;
 pub mod nic;
 pub mod policy;
 pub mod wire;
+pub mod worker;

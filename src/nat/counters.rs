@@ -1,11 +1,14 @@
 //! A worker's counters. They live in the worker's own cache lines; the management core reads copies.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 use crate::base::DropReason;
 
 /// What became of all frames so far.
 ///
 /// The conservation law, true after every batch: see [`Counters::balance`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
 pub struct Counters {
     /// Packets that came before the engine from a port.
     pub received: u64,

@@ -1,0 +1,39 @@
+//! Workers: one a core, each runs its packets to completion. They share nothing but bounded rings and a few atomics.
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`setup`] | opened ports, buffers and sizes put together |
+//! | [`launch`] | one pinned thread a worker, and what management may do with them |
+//! | [`lockstep`] | the same workers, turn by turn in one thread, for tests and simulation |
+//! | `turn` | the packet path: rings and queues, engine, verdicts, transmit |
+//! | `handoff` | rings between workers |
+//! | [`process`] | what a worker asks of its engine |
+//! | [`publish`] | how a new configuration reaches the workers |
+//! | [`stats`] | counters, and how they are read |
+//! | [`idle`] | sleeping and waking |
+//! | [`finish`] | draining, closing, and the law of conservation |
+
+mod desk;
+pub mod finish;
+mod handoff;
+pub mod idle;
+pub mod launch;
+pub mod lockstep;
+mod port;
+pub mod process;
+pub mod publish;
+pub mod setup;
+pub mod stats;
+mod turn;
+
+#[cfg(test)]
+mod tests;
+
+pub use finish::{Died, Final};
+pub use idle::Idle;
+pub use launch::{Gateway, Running, Threads};
+pub use lockstep::Lockstep;
+pub use process::Process;
+pub use publish::{Lagging, Publisher};
+pub use setup::{LaunchError, Setup};
+pub use stats::{Activity, PortTotals, WorkerTotals};

@@ -1,0 +1,50 @@
+//! What a worker asks of an engine: [`Engine`]'s own methods, as a trait, so that the loop can be measured and tested
+//! with engines that do as they are told.
+
+use std::io;
+
+use crate::base::{DropReason, Moment};
+use crate::nat::{Counters, Engine, EngineConfig, NeighbourFact, Output, Verdict};
+use crate::policy::Snapshot;
+use crate::wire::Packet;
+
+/// An engine as a worker sees it. The methods are those of [`Engine`].
+pub trait Process: Sized + Send + 'static {
+    /// Makes it, on the core of its worker.
+    ///
+    /// # Errors
+    /// The kernel's, when it gives no memory.
+    fn make(config: EngineConfig) -> io::Result<Self>;
+    /// Decides what becomes of each packet: exactly one verdict a packet.
+    fn process(&mut self, batch: &mut [Packet<'_>], snapshot: &Snapshot, now: Moment, out: &mut Output);
+    /// Takes over what another worker learned of a neighbour.
+    fn learn(&mut self, fact: NeighbourFact, snapshot: &Snapshot, now: Moment, out: &mut Output);
+    /// Counts a frame that was to be sent or handed over and found no room.
+    fn undo(&mut self, verdict: Verdict, reason: DropReason);
+    /// Its counters.
+    fn counters(&self) -> &Counters;
+}
+
+impl Process for Engine {
+    fn make(config: EngineConfig) -> io::Result<Self> {
+        Engine::new(config)
+    }
+
+    #[inline]
+    fn process(&mut self, batch: &mut [Packet<'_>], snapshot: &Snapshot, now: Moment, out: &mut Output) {
+        Engine::process(self, batch, snapshot, now, out);
+    }
+
+    #[inline]
+    fn learn(&mut self, fact: NeighbourFact, snapshot: &Snapshot, now: Moment, out: &mut Output) {
+        Engine::learn(self, fact, snapshot, now, out);
+    }
+
+    fn undo(&mut self, verdict: Verdict, reason: DropReason) {
+        Engine::undo(self, verdict, reason);
+    }
+
+    fn counters(&self) -> &Counters {
+        Engine::counters(self)
+    }
+}

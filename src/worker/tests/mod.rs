@@ -1,0 +1,3 @@
+mod lockstep;
+mod script;
+mod threads;
