@@ -32,6 +32,8 @@ pub struct Setup {
     pub sessions: usize,
     /// Neighbours that each worker has room for.
     pub neighbours: usize,
+    /// EIPs in SNAT pools that each worker has room for.
+    pub snat_eips: usize,
     /// Frames that may wait between two workers; usually [`RING`].
     pub ring: usize,
     /// Makes random numbers repeat, for tests; the operating system seeds them otherwise.
@@ -155,6 +157,7 @@ impl Setup {
                 workers: self.workers,
                 sessions: self.sessions,
                 neighbours: self.neighbours,
+                snat_eips: self.snat_eips,
                 rng: match self.seed {
                     Some(seed) => Rng::from_seed(seed.wrapping_add(index as u64)),
                     None => Rng::from_system()?,

@@ -37,9 +37,6 @@ const FACTS: usize = 32;
 /// The queues' own counters cost a system call: they are read every so many periods.
 const DEVICE_PERIODS: u32 = 10;
 
-/// Where a frame lies and what is known of it after the engine has seen it.
-type Place = (usize, usize, Checksum);
-
 /// One worker.
 #[derive(Debug)]
 pub(super) struct Worker<E> {
@@ -141,8 +138,6 @@ pub(super) struct Path<E> {
     burst: Burst,
     /// How the frames of the burst came, where that is not from a port.
     arrivals: ArrayVec<Arrival, BURST>,
-    /// Of the frames to be handed over, in order.
-    places: ArrayVec<Place, BURST>,
     out: Output,
     last_batch: Moment,
 }
@@ -155,7 +150,6 @@ impl<E: Process> Path<E> {
             links,
             burst: Burst::new(),
             arrivals: ArrayVec::new(),
-            places: ArrayVec::new(),
             out: Output::default(),
             last_batch: Moment::default(),
         }
@@ -224,18 +218,12 @@ impl<E: Process> Path<E> {
             packets.push(packet);
         }
         self.core.engine.process(&mut packets, snapshot, now, &mut self.out);
-        self.places.clear();
-        let handed = packets.iter().zip(&self.out.verdicts);
-        for (packet, _) in handed.filter(|(_, verdict)| matches!(verdict, Verdict::Hand { .. })) {
-            self.places.push((packet.head, packet.len, packet.checksum));
-        }
     }
 
     /// Applies the verdicts.
     #[inline]
     fn settle(&mut self) {
-        let Self { core, ports, links, burst, arrivals, places, out, .. } = self;
-        let mut places = places.iter();
+        let Self { core, ports, links, burst, arrivals, out, .. } = self;
         for (n, mut frame) in burst.drain(..).enumerate() {
             match out.verdicts.get(n) {
                 Some(&Verdict::Send { port, head, len }) => {
@@ -248,10 +236,8 @@ impl<E: Process> Path<E> {
                     }
                 }
                 Some(&Verdict::Hand { to, arrival }) => {
-                    if let Some(&(head, len, checksum)) = places.next() {
-                        frame.set_bounds(head, len);
-                        frame.checksum = checksum;
-                    }
+                    // What was unfinished is finished: the owner must not do it again.
+                    frame.checksum = Checksum::Unverified;
                     let before = arrivals.get(n).copied().unwrap_or_default();
                     let refused = if links.reaches(to) && steps(arrival) > steps(before) {
                         links.hand(to, frame, arrival).map_err(|frame| (frame, DropReason::HandoffFull))

@@ -240,6 +240,7 @@ pub(super) fn parts(workers: u16, ports: u16, slots: usize, depth: usize, ring: 
         workers,
         sessions: 1024,
         neighbours: 64,
+        snat_eips: 4,
         ring,
         seed: Some(1),
         snapshot: Arc::new(Snapshot::default()),
