@@ -2,7 +2,7 @@
 //! again inside; without root it says that it was skipped.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread::sleep;
@@ -415,6 +415,67 @@ fn bursts_larger_than_a_kick_leave_whole() {
         rig.send(&mut sender, &[0; 13]);
         assert_eq!(sender.queues[0].counters().tx_errors, refused + 1);
         rig.close([sender, receiver]);
+    });
+}
+
+#[test]
+fn slots_may_be_used_again_once_sent() {
+    inside("slots_may_be_used_again_once_sent", 1, &[], &[], || {
+        let mut rig = Rig::new();
+        let namespace = std::env::var(FAR).unwrap();
+        run(&format!("ip netns exec {namespace} ip link set a1 netns {}", std::process::id()));
+        run("ip link set a1 address 02:00:00:00:00:01");
+        run("ip addr add 10.0.1.2/24 dev a1");
+        run("ip link set a1 up");
+        let mut port = rig.open("a0", 0, 1, &small());
+        let socket = UdpSocket::bind("10.0.1.2:9").unwrap();
+        // Datagrams wait in the kernel's socket while the slots that they were sent from carry others.
+        for number in 0..32_u8 {
+            let mut bytes = packet([2, 0, 0, 0, 0, 1], None, Ipv4Addr::new(10, 0, 1, 2));
+            let payload = [number; 1000];
+            bytes.truncate(34);
+            bytes[26..30].copy_from_slice(&[10, 0, 1, 7]);
+            bytes[16..18].copy_from_slice(&1028_u16.to_be_bytes());
+            bytes[23] = 17;
+            let sum: u32 =
+                (14..34).step_by(2).map(|i| u32::from(u16::from_be_bytes([bytes[i], bytes[i + 1]]))).sum();
+            let sum = !(((sum & 0xffff) + (sum >> 16)) as u16);
+            bytes[24..26].copy_from_slice(&sum.to_be_bytes());
+            bytes.extend([0, 9, 0, 9]);
+            bytes.extend(1008_u16.to_be_bytes());
+            bytes.extend([0, 0]);
+            bytes.extend(payload);
+            rig.send(&mut port, &bytes);
+            sleep(Duration::from_millis(2));
+            let mut burst = Burst::new();
+            port.queues[0].transmit(&mut rig.cache, &mut burst);
+        }
+        socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        for number in 0..32_u8 {
+            let mut payload = [0; 2000];
+            assert_eq!(socket.recv(&mut payload).unwrap(), 1000);
+            assert_eq!(payload[..1000], [number; 1000], "datagram {number}");
+        }
+        rig.close([port]);
+    });
+}
+
+#[test]
+fn a_device_that_goes_away_costs_no_slots() {
+    inside("a_device_that_goes_away_costs_no_slots", 1, &[], &[], || {
+        let mut rig = Rig::new();
+        let mut a = rig.open("a0", 0, 1, &small());
+        let b = rig.open("b0", 1, 1, &small());
+        run("ip link del a0");
+        let bytes = packet([2, 0, 0, 0, 0, 1], None, Ipv4Addr::new(203, 0, 113, 1));
+        for _ in 0..3 {
+            rig.send(&mut a, &bytes);
+            assert!(rig.receive(&mut a, 0).is_empty());
+        }
+        // What shared its memory is not disturbed, and what is opened later finds the memory all the same.
+        close(b, &mut rig.cache);
+        let b = rig.open("b0", 1, 1, &small());
+        rig.close([a, b]);
     });
 }
 

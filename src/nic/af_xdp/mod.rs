@@ -140,7 +140,8 @@ pub fn open(
         Share::Exclusive => None,
         Share::Kernel(claims) => Some(claims.trie()),
     };
-    let program = Program::load(queues, claims).map_err(context("cannot load the XDP program"))?;
+    let program = Program::load(queues, claims)
+        .map_err(context("cannot load the XDP program (it needs CAP_BPF and CAP_NET_ADMIN)"))?;
     let (link, hook, attach_note) = attach(&program, index, &name, options.attach)?;
     let strips_vlan = frames.strips_vlan();
     let guard = Guard { _link: link, _promiscuous: promiscuous, _frames: frames };
@@ -265,7 +266,9 @@ fn check_queues(device: &Device, queues: usize) -> io::Result<()> {
     let name = device.name();
     let have = device.queues()?;
     if queues == 0 || have.receive != queues || have.transmit < queues {
-        let hint = if device.driver() == "veth" {
+        let hint = if have.fixed {
+            "its driver has a fixed number".to_owned()
+        } else if device.driver() == "veth" {
             format!(
                 "`ethtool -L {name} rx {queues} tx {queues}`; a veth device can have as many as it was created with \
                  (`ip link add ... numrxqueues {queues} numtxqueues {queues} type veth`)"

@@ -13,8 +13,6 @@ use crate::nic::{Burst, Cache, Frame, PortCounters, Queue};
 
 /// The shortest frame that a device takes: an Ethernet header.
 const SHORTEST: usize = 14;
-/// Frames that a kick sends on kernels that have no better budget.
-const OLD_BUDGET: u32 = 32;
 /// How long a queue that is closed waits for its last frames to leave: tries, and the time between.
 const DRAIN_TRIES: u32 = 100;
 const DRAIN_PAUSE: Duration = Duration::from_millis(1);
@@ -38,6 +36,7 @@ pub(super) struct XdpQueue {
     index: u32,
     device: u32,
     port: PortIndex,
+    transfer: Transfer,
     checksum: Checksum,
     slot_size: u64,
     loans: Loans,
@@ -64,13 +63,13 @@ impl XdpQueue {
     ) -> io::Result<Self> {
         let reservation = umem.reserve(shape.entries as usize)?;
         let socket = Socket::open(umem, shape.device, index, shape.transfer, shape.entries)?;
-        program.connect(index, socket.fd())?;
         let mut queue = Self {
             socket: Some(socket),
             program: Arc::clone(program),
             index,
             device: shape.device,
             port: shape.port,
+            transfer: shape.transfer,
             checksum: shape.checksum,
             slot_size: umem.pool().slot_size() as u64,
             loans: Loans::new(umem.pool()),
@@ -82,7 +81,17 @@ impl XdpQueue {
             _reservation: reservation,
         };
         queue.stock(cache);
-        Ok(queue)
+        match queue.connect() {
+            Ok(()) => Ok(queue),
+            Err(error) => {
+                let _ = queue.close(cache);
+                Err(error)
+            }
+        }
+    }
+
+    fn connect(&self) -> io::Result<()> {
+        self.socket.as_ref().map_or(Ok(()), |socket| self.program.connect(self.index, socket.fd()))
     }
 
     /// Keeps the fill ring full.
@@ -128,36 +137,39 @@ impl XdpQueue {
         }
     }
 
-    /// Has the kernel send what lies in the transmit ring. In copy mode a kick sends a limited number of frames and
-    /// ends at the first that the device refuses.
+    /// Has the kernel send what lies in the transmit ring.
     fn kick(&mut self) {
         let Some(socket) = &mut self.socket else { return };
         if !socket.transmit.needs_wakeup() {
             return;
         }
         let mut pending = socket.transmit.pending();
-        // Every useful kick sends or loses a frame, or ends at the budget; two more may find the device busy.
-        let mut tries = pending.div_ceil(OLD_BUDGET) + 2;
-        while pending > 0 && tries > 0 {
-            match sys::kick_transmit(socket.fd()) {
-                Ok(()) => {}
-                Err(error) => match error.raw_os_error() {
+        if self.transfer == Transfer::Direct {
+            // The driver goes on by itself once it is awake.
+            if pending > 0 {
+                let _ = sys::kick_transmit(socket.fd());
+            }
+            return;
+        }
+        // A kick copies and sends a limited number of frames, and ends at the first that the device refuses. Each one
+        // that is of use takes a frame off the ring; two in a row that do not may find the device busy.
+        let mut idle = 0;
+        for _ in 0..pending + 2 {
+            if pending == 0 || idle == 2 {
+                break;
+            }
+            if let Err(error) = sys::kick_transmit(socket.fd()) {
+                match error.raw_os_error() {
                     // The device refused a frame for good, for instance because its ring is full.
-                    Some(libc::EBUSY) => {
-                        self.own.tx_errors += 1;
-                        tries += 1;
-                    }
+                    Some(libc::EBUSY) => self.own.tx_errors += 1,
                     Some(libc::EAGAIN | libc::ENOBUFS | libc::EINTR) => {}
                     // The device is down or has gone.
-                    _ => return,
-                },
+                    _ => break,
+                }
             }
             let left = socket.transmit.pending();
-            if left == pending {
-                tries = tries.min(2);
-            }
+            idle = if left == pending { idle + 1 } else { 0 };
             pending = left;
-            tries -= 1;
         }
     }
 

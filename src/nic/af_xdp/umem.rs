@@ -76,11 +76,11 @@ impl Umem {
 }
 
 impl State {
-    /// The descriptor of some open socket with this way of transfer.
-    fn partner(&mut self, transfer: Transfer) -> Option<Arc<OwnedFd>> {
+    /// The open sockets with this way of transfer.
+    fn partners(&mut self, transfer: Transfer) -> Vec<Arc<OwnedFd>> {
         let sockets = self.sockets(transfer);
         sockets.retain(|socket| socket.strong_count() > 0);
-        sockets.iter().find_map(Weak::upgrade)
+        sockets.iter().filter_map(Weak::upgrade).collect()
     }
 
     fn sockets(&mut self, transfer: Transfer) -> &mut Vec<Weak<OwnedFd>> {
@@ -124,13 +124,7 @@ impl Socket {
         transfer: Transfer,
         entries: u32,
     ) -> io::Result<Self> {
-        let fd = Arc::new(sys::socket()?);
-        // Held to the end: two sockets must not both take themselves for the first.
-        let mut state = umem.state();
-        let partner = state.partner(transfer);
-        if partner.is_none() {
-            sys::register(&fd, &umem.pool)?;
-        }
+        let fd = Arc::new(sys::socket().map_err(explain)?);
         for ring in
             [libc::XDP_UMEM_FILL_RING, libc::XDP_UMEM_COMPLETION_RING, libc::XDP_RX_RING, libc::XDP_TX_RING]
         {
@@ -156,13 +150,29 @@ impl Socket {
             fd,
         };
 
-        let flags = match (&partner, transfer) {
+        // Held to the end: two sockets must not both take themselves for the first.
+        let mut state = umem.state();
+        let mut joined = false;
+        for partner in state.partners(transfer) {
             // A partner's umem brings its way of transfer with it, and that it wants wake-ups.
-            (Some(_), _) => libc::XDP_SHARED_UMEM,
-            (None, Transfer::Direct) => libc::XDP_ZEROCOPY | libc::XDP_USE_NEED_WAKEUP,
-            (None, Transfer::Copy) => libc::XDP_COPY | libc::XDP_USE_NEED_WAKEUP,
-        };
-        bind(&socket.fd, device, queue, flags, partner.as_deref())?;
+            match bind(&socket.fd, device, queue, libc::XDP_SHARED_UMEM, Some(&partner)) {
+                // The partner's device has gone.
+                Err(error) if error.raw_os_error() == Some(libc::EBADF) => {}
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    joined = true;
+                    break;
+                }
+            }
+        }
+        if !joined {
+            sys::register(&socket.fd, &umem.pool).map_err(explain)?;
+            let flags = match transfer {
+                Transfer::Direct => libc::XDP_ZEROCOPY,
+                Transfer::Copy => libc::XDP_COPY,
+            };
+            bind(&socket.fd, device, queue, flags | libc::XDP_USE_NEED_WAKEUP, None)?;
+        }
         // Older kernels send 32 frames a kick.
         let _ = sys::set_number(&socket.fd, libc::SOL_XDP, sys::MAX_TX_SKB_BUDGET, entries);
         state.sockets(transfer).push(Arc::downgrade(&socket.fd));
@@ -185,6 +195,20 @@ impl Socket {
         sys::get_option(&self.fd, libc::XDP_STATISTICS, &mut statistics)?;
         Ok(statistics)
     }
+}
+
+/// Says what the kernel lacks, or what the process does.
+fn explain(error: io::Error) -> io::Error {
+    let what = match error.raw_os_error() {
+        Some(libc::EAFNOSUPPORT) => "the kernel has no XDP sockets (CONFIG_XDP_SOCKETS)",
+        Some(libc::EPERM) => "an XDP socket needs the privilege CAP_NET_RAW",
+        Some(libc::ENOBUFS) => {
+            "the packet pool is larger than the memory that may be locked (`ulimit -l`, LimitMEMLOCK), and the \
+             privilege CAP_IPC_LOCK is missing"
+        }
+        _ => return error,
+    };
+    io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
 /// Binds. A queue that was bound a moment ago, by this process or by one that was killed, is busy for a while.

@@ -46,6 +46,8 @@ pub struct Queues {
     pub receive: usize,
     /// Transmit queues.
     pub transmit: usize,
+    /// Whether the driver offers no way to change the number.
+    pub fixed: bool,
 }
 
 impl Device {
@@ -127,7 +129,7 @@ impl Device {
         LOCAL_SENDERS.iter().any(|&name| name == driver)
     }
 
-    /// The queues in use. A device that has no notion of channels has one.
+    /// The queues in use.
     ///
     /// # Errors
     /// The kernel's.
@@ -137,9 +139,10 @@ impl Device {
             Ok(()) => Ok(Queues {
                 receive: (channels.receive + channels.combined).max(1) as usize,
                 transmit: (channels.transmit + channels.combined).max(1) as usize,
+                fixed: false,
             }),
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-                Ok(Queues { receive: 1, transmit: 1 })
+                Ok(self.listed_queues().unwrap_or(Queues { receive: 1, transmit: 1, fixed: true }))
             }
             Err(error) => Err(error),
         }
@@ -167,6 +170,24 @@ impl Device {
         }
         let now = self.flags()?;
         Ok(RawFrames { changed: changed & !now, strips_vlan: now & RX_VLAN != 0, device: self })
+    }
+
+    /// Counts queues in sysfs, if that shows the caller's network namespace.
+    fn listed_queues(&self) -> Option<Queues> {
+        let directory = std::path::Path::new("/sys/class/net").join(&self.name);
+        let index = std::fs::read_to_string(directory.join("ifindex")).ok()?;
+        if index.trim().parse() != Ok(self.index) {
+            return None;
+        }
+        let (mut receive, mut transmit) = (0, 0);
+        for entry in std::fs::read_dir(directory.join("queues")).ok()?.flatten() {
+            match entry.file_name().to_str() {
+                Some(name) if name.starts_with("rx-") => receive += 1,
+                Some(name) if name.starts_with("tx-") => transmit += 1,
+                _ => {}
+            }
+        }
+        Some(Queues { receive: receive.max(1), transmit: transmit.max(1), fixed: true })
     }
 
     fn ask(&self, code: libc::c_ulong) -> io::Result<[u8; 24]> {
@@ -232,7 +253,7 @@ mod tests {
         let device = Device::find("lo").unwrap();
         assert_eq!(device.mac().unwrap_err().kind(), io::ErrorKind::Unsupported);
         assert!(device.mtu().unwrap() >= 1500);
-        assert_eq!(device.queues().unwrap(), Queues { receive: 1, transmit: 1 });
+        assert_eq!(device.queues().unwrap(), Queues { receive: 1, transmit: 1, fixed: true });
         assert!(!device.has_local_senders());
     }
 
