@@ -1,5 +1,7 @@
 //! AF_XDP ports on veth pairs, with kernels at their far ends. Each test makes namespaces of its own and runs itself
-//! again inside; without root it says that it was skipped.
+//! again inside.
+
+mod common;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
@@ -8,6 +10,7 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
 
+use common::need_root;
 use natgate::base::{Checksum, PortIndex};
 use natgate::nic::af_xdp::{self, Attach, Claims, Options, Owner, Prefix, Share, Umem, ZeroCopy};
 use natgate::nic::{Burst, Cache, Frame, Mac, Pool, Port};
@@ -59,18 +62,16 @@ fn says(command: &str) -> String {
     String::from_utf8(shell(command).output().unwrap().stdout).unwrap()
 }
 
-fn is_root() -> bool {
-    says("id -u").trim() == "0"
-}
-
 /// Runs `body` in a namespace that holds the near ends `a0` and `b0` of two veth pairs; `a1` and `b1` are in another.
 /// `near` and `far` are commands run there first.
 fn inside(test: &str, queues: u32, near: &[&str], far: &[&str], body: fn()) {
     if std::env::var(INSIDE).is_ok() {
         return body();
     }
-    if !is_root() {
-        println!("skipped: needs root");
+    need_root!();
+    let users = std::fs::read_to_string("/proc/self/uid_map").unwrap();
+    if users.split_whitespace().nth(2) != Some("4294967295") {
+        println!("skipped: XDP programs need root outside a user namespace");
         return;
     }
     let short: String = test.chars().filter(char::is_ascii_lowercase).take(12).collect();
