@@ -1,6 +1,7 @@
 //! Packets of sessions, and how every translated packet leaves.
 
 use crate::base::{DropReason, EipIndex, Generation, Tick};
+use crate::nat::decision::Decision;
 use crate::nat::engine::{Context, Engine};
 use crate::nat::key::FlowKey;
 use crate::nat::lane::Lane;
@@ -259,17 +260,31 @@ impl Engine {
     /// A packet without a session.
     #[inline(never)]
     fn miss(&mut self, packet: &mut Packet<'_>, lane: &Lane, cx: &mut Context<'_>) -> Verdict {
-        let found = match Realm::of_tenant(lane.key.tenant) {
-            Realm::Outside => self.inward(packet, lane, cx),
-            Realm::Vpc(vpc) => self.outward(packet, lane, vpc, cx),
+        let decision = match Realm::of_tenant(lane.key.tenant) {
+            Realm::Outside => self.decide_inward(lane, cx.snapshot),
+            Realm::Vpc(vpc) => self.decide_outward(lane, vpc, cx.snapshot),
         };
-        match found {
-            Ok(Found::Session(slot)) => self.translate(packet, lane, slot, cx),
-            Ok(Found::Stateless(flow)) => {
-                self.counters.stateless += 1;
-                self.translate_stateless(packet, lane, &flow, cx)
-            }
-            Err(verdict) => verdict,
+        let session = match decision {
+            Decision::Static(entry) => match self.open_static(&entry, lane, cx) {
+                Found::Session(slot) => Ok(slot),
+                Found::Stateless(flow) => {
+                    self.counters.stateless += 1;
+                    return self.translate_stateless(packet, lane, &flow, cx);
+                }
+            },
+            Decision::Snat(entry) => self.open_snat(entry, lane, cx).inspect_err(|reason| {
+                self.tell_refused(packet, lane, *reason, cx);
+            }),
+            Decision::Admit { entry, mapping, flow } => self.open_admitted(entry, mapping, &flow, cx),
+            Decision::Route(realm) => return self.route(packet, lane, realm, cx),
+            Decision::Echo => return self.answer_echo(packet, lane, cx),
+            Decision::Local => return self.meant_for_gateway(packet, lane, cx),
+            Decision::Hand { to, arrival } => return Verdict::Hand { to, arrival },
+            Decision::Drop(reason) => Err(reason),
+        };
+        match session {
+            Ok(slot) => self.translate(packet, lane, slot, cx),
+            Err(reason) => Verdict::Drop(reason),
         }
     }
 

@@ -1,9 +1,10 @@
 //! ICMP errors about translated packets (RFC 5508 §4): the error goes to whoever sent the packet that it quotes, and quotes
 //! it as its sender knows it.
 
+use crate::base::DropReason;
 use crate::base::owner::{owner_of_host, owner_of_port};
-use crate::base::{DropReason, WorkerIndex};
 use crate::nat::Verdict;
+use crate::nat::decision::Decision;
 use crate::nat::engine::{Context, Engine};
 use crate::nat::inward::{check_outside_source, static_inward};
 use crate::nat::key::FlowKey;
@@ -129,8 +130,8 @@ impl Engine {
             }
             Realm::Vpc(_) => owner_of_host(key.source, self.workers),
         };
-        match self.hand_to(WorkerIndex(owner), lane) {
-            Err(verdict @ Verdict::Hand { .. }) => verdict,
+        match Decision::hand(owner, lane) {
+            Decision::Hand { to, arrival } if to != self.worker => Verdict::Hand { to, arrival },
             _ => Verdict::Drop(DropReason::IcmpErrorNoFlow),
         }
     }

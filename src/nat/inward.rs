@@ -1,23 +1,86 @@
-//! Packets from the outside without a session.
+//! What becomes of a packet from the outside that has no session: decided, not yet done.
 
-use crate::base::{DropReason, WorkerIndex};
-use crate::nat::Verdict;
-use crate::nat::engine::{Context, Engine};
-use crate::nat::flow::{Found, in_force};
+use crate::base::DropReason;
+use crate::base::owner::owner_of_port;
+use crate::nat::decision::{Decision, Static};
+use crate::nat::engine::Engine;
+use crate::nat::flow::in_force;
 use crate::nat::key::{EndpointKey, FlowKey};
 use crate::nat::lane::Lane;
 use crate::nat::session::{Flow, SessionKind};
 use crate::nat::tcp;
-use crate::policy::{Filtering, Mapping, Realm, Snapshot, Timeouts};
-use crate::wire::datagram::tcp_flags;
-use crate::wire::{Arrival, Packet, Transport, protocol};
+use crate::policy::{Filtering, Mapping, Realm, Snapshot};
+use crate::wire::{Arrival, Transport};
 
-/// A flow that a DNAT entry makes, with what a session of it needs.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Static {
-    pub flow: Flow,
-    pub timeouts: Timeouts,
-    pub gateway: u32,
+impl Engine {
+    /// Decides: a DNAT entry takes it, a mapping admits it, the gateway itself is meant, or why not.
+    pub(super) fn decide_inward<'s>(&self, lane: &Lane, snapshot: &'s Snapshot) -> Decision<'s> {
+        let key = &lane.key;
+        if let Err(reason) = check_outside_source(lane, snapshot) {
+            return Decision::Drop(reason);
+        }
+        if let Some(entry) = static_inward(key, snapshot) {
+            return Decision::Static(entry);
+        }
+        let Some(eip) = snapshot.eip(key.destination) else {
+            return decide_without_eip(key, snapshot);
+        };
+        if lane.datagram.transport == Transport::EchoRequest {
+            return if eip.ping { Decision::Echo } else { Decision::Drop(DropReason::EipUnassigned) };
+        }
+        if eip.gateway.is_none() || !lane.datagram.has_ports() {
+            return Decision::Drop(DropReason::EipUnassigned);
+        }
+        let owner = owner_of_port(key.destination_port, self.workers);
+        if owner != self.worker.0 {
+            return Decision::hand(owner, lane);
+        }
+        self.decide_by_mapping(lane, snapshot).unwrap_or_else(Decision::Drop)
+    }
+
+    /// Whether a mapping admits a new peer, as its filtering says (RFC 4787 §5).
+    fn decide_by_mapping<'s>(&self, lane: &Lane, snapshot: &'s Snapshot) -> Result<Decision<'s>, DropReason> {
+        let (key, datagram) = (&lane.key, &lane.datagram);
+        let is_tcp = datagram.transport == Transport::Tcp;
+        let opens = is_tcp && tcp::opens(datagram.tcp_flags);
+        let external = EndpointKey::external(key.protocol, key.destination, key.destination_port);
+        let Some(slot) = self.mappings.by_external(&external) else {
+            return Err(if opens { DropReason::UnsolicitedSyn } else { DropReason::NoMapping });
+        };
+        let mapping = self.mappings.get(slot).ok_or(DropReason::NoMapping)?;
+        let flow = mapping.flow((key.source, key.source_port));
+        // Only requests make sessions.
+        if !in_force(&flow, snapshot) || datagram.transport == Transport::EchoReply {
+            return Err(DropReason::NoMapping);
+        }
+        if is_tcp && !opens {
+            return Err(DropReason::TcpNotSyn);
+        }
+        let Realm::Vpc(vpc) = Realm::of_tenant(mapping.tenant) else { return Err(DropReason::NoMapping) };
+        let entry = snapshot.snat_entry(vpc, flow.entry).ok_or(DropReason::NoMapping)?;
+        let is_admitted = match entry.filtering {
+            Filtering::EndpointIndependent => true,
+            Filtering::AddressDependent => self.sessions.has_peer(slot, key.source),
+            // Whoever it has sent to has a session.
+            Filtering::AddressAndPortDependent => false,
+        };
+        if !is_admitted || entry.mapping != Mapping::EndpointIndependent {
+            return Err(DropReason::Filtered);
+        }
+        Ok(Decision::Admit { entry, mapping: slot, flow })
+    }
+}
+
+/// A packet to an address that is no EIP.
+fn decide_without_eip<'s>(key: &FlowKey, snapshot: &Snapshot) -> Decision<'s> {
+    if snapshot.is_own_address(Realm::Outside, key.destination) {
+        return Decision::Local;
+    }
+    if let Some(vpc) = snapshot.untranslated_vpc(key.source, key.destination) {
+        return Decision::Route(Realm::Vpc(vpc));
+    }
+    let is_public = snapshot.topology().public_ranges.lookup(key.destination).is_some();
+    Decision::Drop(if is_public { DropReason::EipUnassigned } else { DropReason::NotOurs })
 }
 
 /// The DNAT entry that takes a packet from the outside: translation follows from it alone.
@@ -54,138 +117,6 @@ pub(super) const fn is_martian_source(address: u32) -> bool {
 /// Whether an address may be forwarded to (RFC 1812 §5.3.7): unicast only.
 pub(super) const fn is_martian_destination(address: u32) -> bool {
     is_martian_source(address)
-}
-
-impl Engine {
-    /// Finds the entry or mapping that takes a packet from the outside, and makes its session.
-    ///
-    /// # Errors
-    /// What becomes of the packet instead.
-    pub(super) fn inward(
-        &mut self,
-        packet: &mut Packet<'_>,
-        lane: &Lane,
-        cx: &mut Context<'_>,
-    ) -> Result<Found, Verdict> {
-        check_outside_source(lane, cx.snapshot).map_err(Verdict::Drop)?;
-        if let Some(entry) = static_inward(&lane.key, cx.snapshot) {
-            return Ok(self.open_static(&entry, lane, cx));
-        }
-        let key = &lane.key;
-        let Some(eip) = cx.snapshot.eip(key.destination) else {
-            return Err(self.meant_for_no_eip(packet, lane, cx));
-        };
-        if lane.datagram.transport == Transport::EchoRequest {
-            return Err(if eip.ping {
-                self.answer_echo(packet, lane, cx)
-            } else {
-                Verdict::Drop(DropReason::EipUnassigned)
-            });
-        }
-        if eip.gateway.is_none() || !lane.datagram.has_ports() {
-            return Err(Verdict::Drop(DropReason::EipUnassigned));
-        }
-        self.check_port_owner(key.destination_port, lane)?;
-        self.admit_to_mapping(lane, cx).map(Found::Session).map_err(Verdict::Drop)
-    }
-
-    /// Begins the session of a DNAT flow, or does without one.
-    pub(super) fn open_static(&mut self, entry: &Static, lane: &Lane, cx: &Context<'_>) -> Found {
-        // A reply, or a segment that closes, makes no session: only what begins or goes on does.
-        let begins = match lane.datagram.transport {
-            Transport::Tcp => lane.datagram.tcp_flags & tcp_flags::RST == 0,
-            Transport::EchoReply => false,
-            _ => true,
-        };
-        let slot = if begins { self.open(&entry.flow, entry.gateway, &entry.timeouts, 0, cx) } else { None };
-        let Some(slot) = slot else { return Found::Stateless(entry.flow) };
-        if entry.flow.protocol == protocol::TCP
-            && let Some(session) = self.sessions.session_mut(slot)
-        {
-            // What is met in its middle counts as established; the segment itself is noted when it is translated.
-            let end = super::flow::end_of(&lane.key);
-            session.tcp = tcp::picked_up(lane.datagram.tcp_flags, end);
-        }
-        Found::Session(slot)
-    }
-
-    /// Hands a packet over unless this worker owns the external port.
-    fn check_port_owner(&self, port: u16, lane: &Lane) -> Result<(), Verdict> {
-        let owner = WorkerIndex(crate::base::owner::owner_of_port(port, self.workers));
-        self.hand_to(owner, lane)
-    }
-
-    /// Hands a packet over unless `owner` is this worker.
-    pub(super) fn hand_to(&self, owner: WorkerIndex, lane: &Lane) -> Result<(), Verdict> {
-        if owner == self.worker {
-            return Ok(());
-        }
-        let arrival = match lane.arrival {
-            Arrival::Wire => Arrival::Handed,
-            // It turned round in this worker, or was handed here by mistake.
-            Arrival::Hairpin => Arrival::Hairpin,
-            Arrival::Handed => return Err(Verdict::Drop(DropReason::HairpinLoop)),
-        };
-        Err(Verdict::Hand { to: owner, arrival })
-    }
-
-    /// Admits a peer to a mapping, as its filtering says, and makes the session.
-    fn admit_to_mapping(&mut self, lane: &Lane, cx: &Context<'_>) -> Result<u32, DropReason> {
-        let key = &lane.key;
-        let datagram = &lane.datagram;
-        let is_tcp = datagram.transport == Transport::Tcp;
-        let external = EndpointKey::external(key.protocol, key.destination, key.destination_port);
-        let Some(slot) = self.mappings.by_external(&external) else {
-            let opens = is_tcp && tcp::opens(datagram.tcp_flags);
-            return Err(if opens { DropReason::UnsolicitedSyn } else { DropReason::NoMapping });
-        };
-        let mapping = *self.mappings.get(slot).ok_or(DropReason::NoMapping)?;
-        let flow = mapping.flow((key.source, key.source_port));
-        if !in_force(&flow, cx.snapshot) {
-            return Err(DropReason::NoMapping);
-        }
-        if datagram.transport == Transport::EchoReply {
-            // Only requests make sessions.
-            return Err(DropReason::NoMapping);
-        }
-        if is_tcp && !tcp::opens(datagram.tcp_flags) {
-            return Err(DropReason::TcpNotSyn);
-        }
-        let Realm::Vpc(vpc) = Realm::of_tenant(mapping.tenant) else { return Err(DropReason::NoMapping) };
-        let entry = cx.snapshot.snat_entry(vpc, flow.entry).cloned().ok_or(DropReason::NoMapping)?;
-        let is_admitted = match entry.filtering {
-            Filtering::EndpointIndependent => true,
-            Filtering::AddressDependent => self.sessions.has_peer(slot, key.source),
-            // Whoever it has sent to has a session.
-            Filtering::AddressAndPortDependent => false,
-        };
-        if !is_admitted || entry.mapping != Mapping::EndpointIndependent {
-            return Err(DropReason::Filtered);
-        }
-        self.enter_limits(&entry, flow.tenant, flow.inside.0, flow.eip, cx)?;
-        self.mappings.share(slot);
-        match self.open(&flow, entry.gateway.0, &entry.timeouts, slot, cx) {
-            Some(session) => Ok(session),
-            None => {
-                self.mappings.release(slot);
-                self.leave_limits(&entry, flow.tenant, flow.inside.0, cx);
-                Err(DropReason::SessionTableFull)
-            }
-        }
-    }
-
-    /// A packet to an address that is no EIP.
-    fn meant_for_no_eip(&mut self, packet: &mut Packet<'_>, lane: &Lane, cx: &mut Context<'_>) -> Verdict {
-        let destination = lane.key.destination;
-        if cx.snapshot.is_own_address(Realm::Outside, destination) {
-            return self.meant_for_gateway(packet, lane, cx);
-        }
-        if let Some(vpc) = cx.snapshot.untranslated_vpc(lane.key.source, destination) {
-            return self.route(packet, lane, Realm::Vpc(vpc), cx);
-        }
-        let is_public = cx.snapshot.topology().public_ranges.lookup(destination).is_some();
-        Verdict::Drop(if is_public { DropReason::EipUnassigned } else { DropReason::NotOurs })
-    }
 }
 
 /// Sources that may not come from the outside.

@@ -5,7 +5,8 @@
 //! | [`engine`] | the way of a batch through the engine, stage by stage |
 //! | [`lane`] | what is known of one packet from stage to stage |
 //! | [`flow`] | packets of sessions: check, count, rewrite, send |
-//! | [`inward`], [`outward`] | packets without a session: which entry takes them, and the session it makes |
+//! | [`decision`], [`inward`], [`outward`] | packets without a session: which entry takes them |
+//! | [`create`] | the session that an entry makes, its mapping and its port |
 //! | [`local`] | ARP, echo and ICMP errors of the gateway itself |
 //! | [`icmp_error`], [`fragments`] | ICMP errors and fragments that pass through |
 //! | [`table`], [`index`], [`session`], [`key`], [`tcp`] | the session table |
@@ -14,6 +15,8 @@
 //! | [`output`], [`counters`] | what comes out |
 
 pub mod counters;
+pub mod create;
+pub mod decision;
 pub mod engine;
 pub mod flow;
 pub mod fragments;

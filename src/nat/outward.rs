@@ -1,18 +1,68 @@
-//! Packets from a VPC without a session.
+//! What becomes of a packet from a VPC that has no session: decided, not yet done.
 
 use crate::base::owner::owner_of_host;
-use crate::base::{DropReason, EipIndex, VpcIndex, WorkerIndex};
-use crate::nat::engine::{Context, Engine};
-use crate::nat::flow::{Found, in_force};
-use crate::nat::inward::{Static, is_martian_destination, is_martian_source};
-use crate::nat::key::{EndpointKey, FlowKey};
+use crate::base::{DropReason, VpcIndex};
+use crate::nat::decision::{Decision, Static};
+use crate::nat::engine::Engine;
+use crate::nat::inward::{is_martian_destination, is_martian_source};
+use crate::nat::key::FlowKey;
 use crate::nat::lane::Lane;
-use crate::nat::mappings::Mapping as MappingRow;
-use crate::nat::ports::PortRequest;
 use crate::nat::session::{Flow, SessionKind};
-use crate::nat::{Verdict, tcp};
-use crate::policy::{Filtering, Mapping, PoolAddress, Realm, Snapshot, SnatEntry};
-use crate::wire::{Packet, Transport};
+use crate::nat::tcp;
+use crate::policy::{Realm, Snapshot};
+use crate::wire::Transport;
+
+impl Engine {
+    /// Decides: the host's own DNAT entry, a SNAT entry, a route inside the VPC, the gateway itself, or why not.
+    pub(super) fn decide_outward<'s>(
+        &self,
+        lane: &Lane,
+        vpc: VpcIndex,
+        snapshot: &'s Snapshot,
+    ) -> Decision<'s> {
+        let (key, datagram) = (&lane.key, &lane.datagram);
+        if let Err(reason) = check_inside(lane, vpc, snapshot) {
+            return Decision::Drop(reason);
+        }
+        let own_realm = Realm::Vpc(vpc);
+        if snapshot.is_own_address(own_realm, key.destination)
+            || snapshot.is_own_address(Realm::Outside, key.destination)
+        {
+            return Decision::Local;
+        }
+        if snapshot.vpc(vpc).and_then(|vpc| vpc.cidr).is_some_and(|cidr| cidr.contains(key.destination)) {
+            return Decision::Route(own_realm);
+        }
+        let answers_itself = |eip: &crate::policy::Eip| eip.ping && eip.any_port.is_none();
+        if datagram.transport == Transport::EchoRequest
+            && snapshot.eip(key.destination).is_some_and(|eip| answers_itself(eip))
+        {
+            return Decision::Echo;
+        }
+        if let Some(entry) = static_outward(key, vpc, snapshot) {
+            return Decision::Static(entry);
+        }
+        let Some(entry) = snapshot.snat(vpc, key.source) else {
+            return Decision::Drop(DropReason::NoSnatEntry);
+        };
+        if entry.untranslated.lookup(key.destination).is_some() {
+            return Decision::Route(Realm::Outside);
+        }
+        match datagram.transport {
+            Transport::Tcp | Transport::Udp | Transport::EchoRequest => {}
+            Transport::EchoReply => return Decision::Drop(DropReason::NoMapping),
+            _ => return Decision::Drop(DropReason::ProtocolUnsupported),
+        }
+        let owner = owner_of_host(key.source, self.workers);
+        if owner != self.worker.0 {
+            return Decision::hand(owner, lane);
+        }
+        if datagram.transport == Transport::Tcp && !tcp::opens(datagram.tcp_flags) {
+            return Decision::Drop(DropReason::TcpNotSyn);
+        }
+        Decision::Snat(entry)
+    }
+}
 
 /// The DNAT entry that a private host answers by, or is known by: its port entry before its any-port entry.
 pub(super) fn static_outward(key: &FlowKey, vpc: VpcIndex, snapshot: &Snapshot) -> Option<Static> {
@@ -38,260 +88,6 @@ pub(super) fn static_outward(key: &FlowKey, vpc: VpcIndex, snapshot: &Snapshot) 
     };
     let gateway = snapshot.eip(external.0).and_then(|eip| eip.gateway).unwrap_or_default().0;
     Some(Static { flow, timeouts, gateway })
-}
-
-impl Engine {
-    /// Finds the entry that takes a packet from a VPC, and makes its session.
-    ///
-    /// # Errors
-    /// What becomes of the packet instead.
-    pub(super) fn outward(
-        &mut self,
-        packet: &mut Packet<'_>,
-        lane: &Lane,
-        vpc: VpcIndex,
-        cx: &mut Context<'_>,
-    ) -> Result<Found, Verdict> {
-        let key = &lane.key;
-        check_inside(lane, vpc, cx.snapshot).map_err(Verdict::Drop)?;
-        let own_realm = Realm::Vpc(vpc);
-        if cx.snapshot.is_own_address(own_realm, key.destination)
-            || cx.snapshot.is_own_address(Realm::Outside, key.destination)
-        {
-            return Err(self.meant_for_gateway(packet, lane, cx));
-        }
-        if cx.snapshot.vpc(vpc).and_then(|vpc| vpc.cidr).is_some_and(|cidr| cidr.contains(key.destination)) {
-            return Err(self.route(packet, lane, own_realm, cx));
-        }
-        if cx.snapshot.eip(key.destination).is_some_and(|eip| eip.ping && eip.any_port.is_none())
-            && lane.datagram.transport == Transport::EchoRequest
-        {
-            return Err(self.answer_echo(packet, lane, cx));
-        }
-        if let Some(entry) = static_outward(key, vpc, cx.snapshot) {
-            return Ok(self.open_static(&entry, lane, cx));
-        }
-        let Some(entry) = cx.snapshot.snat(vpc, key.source).cloned() else {
-            return Err(Verdict::Drop(DropReason::NoSnatEntry));
-        };
-        if entry.untranslated.lookup(key.destination).is_some() {
-            return Err(self.route(packet, lane, Realm::Outside, cx));
-        }
-        self.hand_to(WorkerIndex(owner_of_host(key.source, self.workers)), lane)?;
-        match self.open_snat(&entry, lane, cx) {
-            Ok(slot) => Ok(Found::Session(slot)),
-            Err(reason) => {
-                self.tell_refused(packet, lane, reason, cx);
-                Err(Verdict::Drop(reason))
-            }
-        }
-    }
-
-    /// Makes a SNAT session, its mapping and its port: all of them or nothing.
-    fn open_snat(&mut self, entry: &SnatEntry, lane: &Lane, cx: &mut Context<'_>) -> Result<u32, DropReason> {
-        let key = &lane.key;
-        match lane.datagram.transport {
-            Transport::Tcp if !tcp::opens(lane.datagram.tcp_flags) => return Err(DropReason::TcpNotSyn),
-            Transport::Tcp | Transport::Udp | Transport::EchoRequest => {}
-            Transport::EchoReply => return Err(DropReason::NoMapping),
-            _ => return Err(DropReason::ProtocolUnsupported),
-        }
-        let inside = EndpointKey {
-            tenant: key.tenant,
-            protocol: key.protocol,
-            address: key.source,
-            port: key.source_port,
-        };
-        let known = match entry.mapping {
-            Mapping::EndpointIndependent => self.mapping_in_force(&inside, cx),
-            Mapping::EndpointDependent => None,
-        };
-        let choice = match known.and_then(|slot| self.mappings.get(slot)) {
-            Some(row) => PoolAddress { index: EipIndex(row.eip), address: row.external },
-            None => self.choose_eip(entry, key).ok_or(DropReason::PortsExhausted)?,
-        };
-        self.enter_limits(entry, key.tenant, key.source, choice.index, cx)?;
-        let opened = match entry.mapping {
-            Mapping::EndpointIndependent => self.open_independent(entry, inside, known, choice, lane, cx),
-            Mapping::EndpointDependent => self.open_dependent(entry, choice, lane, cx),
-        };
-        if opened.is_err() {
-            self.leave_limits(entry, key.tenant, key.source, cx);
-        }
-        opened
-    }
-
-    /// The mapping of an inside endpoint, whichever entry made it. One that the configuration does not stand behind any more
-    /// serves no new session: it is taken off the index and ends with its sessions.
-    fn mapping_in_force(&mut self, inside: &EndpointKey, cx: &Context<'_>) -> Option<u32> {
-        let slot = self.mappings.by_inside(inside)?;
-        let row = self.mappings.get(slot)?;
-        if in_force(&row.flow((0, 0)), cx.snapshot) {
-            return Some(slot);
-        }
-        self.mappings.orphan(slot);
-        None
-    }
-
-    /// The EIP that a host leaves with: the one that it has (paired pooling), else one by its address, so that it gets the
-    /// same one again.
-    fn choose_eip(&self, entry: &SnatEntry, key: &FlowKey) -> Option<PoolAddress> {
-        let paired = self.hosts.get(key.tenant, key.source).and_then(|host| entry.member(EipIndex(host.eip)));
-        paired.or_else(|| {
-            let start = key.source.wrapping_mul(0x9e37_79b1) as usize >> 8;
-            entry.pool.get(start % entry.pool.len().max(1)).copied()
-        })
-    }
-
-    /// The EIPs to try for a host, in order: only its own while it has sessions on one of the pool.
-    fn candidates<'e>(
-        &self,
-        entry: &'e SnatEntry,
-        choice: PoolAddress,
-        key: &FlowKey,
-    ) -> impl Iterator<Item = PoolAddress> + use<'e> {
-        // The session to come is counted already.
-        let is_bound = self.hosts.get(key.tenant, key.source).is_some_and(|host| host.sessions > 1);
-        let start = entry.pool.iter().position(|member| *member == choice).unwrap_or(0);
-        let count = if is_bound { 1 } else { entry.pool.len() };
-        entry.pool.iter().cycle().skip(start).take(count).copied()
-    }
-
-    fn open_independent(
-        &mut self,
-        entry: &SnatEntry,
-        inside: EndpointKey,
-        known: Option<u32>,
-        choice: PoolAddress,
-        lane: &Lane,
-        cx: &mut Context<'_>,
-    ) -> Result<u32, DropReason> {
-        let key = &lane.key;
-        let mapping = match known {
-            Some(slot) => {
-                self.mappings.share(slot);
-                slot
-            }
-            None => self.make_mapping(entry, inside, choice, key, cx)?,
-        };
-        let row = *self.mappings.get(mapping).ok_or(DropReason::NoMapping)?;
-        let flow = row.flow((key.destination, key.destination_port));
-        let Some(slot) = self.open(&flow, entry.gateway.0, &entry.timeouts, mapping, cx) else {
-            if let Some(gone) = self.mappings.release(mapping) {
-                self.ports.give(EipIndex(gone.eip), gone.protocol, gone.external_port);
-            }
-            return Err(DropReason::SessionTableFull);
-        };
-        if entry.filtering == Filtering::AddressDependent {
-            self.sessions.note_peer(slot);
-        }
-        Ok(slot)
-    }
-
-    fn make_mapping(
-        &mut self,
-        entry: &SnatEntry,
-        inside: EndpointKey,
-        choice: PoolAddress,
-        key: &FlowKey,
-        cx: &mut Context<'_>,
-    ) -> Result<u32, DropReason> {
-        let request =
-            PortRequest { protocol: key.protocol, inside_port: key.source_port, range: entry.ports };
-        for member in self.candidates(entry, choice, key) {
-            let Some(eip) = cx.snapshot.eip(member.address) else { continue };
-            let Some(port) = self.ports.take(eip, request) else { continue };
-            let row = MappingRow::new(inside, (member.address, port), member.index, entry.id.0);
-            let Some(slot) = self.mappings.insert(row) else {
-                self.ports.give(member.index, key.protocol, port);
-                return Err(DropReason::SessionTableFull);
-            };
-            self.hosts.move_to(key.tenant, key.source, member.index);
-            return Ok(slot);
-        }
-        Err(DropReason::PortsExhausted)
-    }
-
-    fn open_dependent(
-        &mut self,
-        entry: &SnatEntry,
-        choice: PoolAddress,
-        lane: &Lane,
-        cx: &mut Context<'_>,
-    ) -> Result<u32, DropReason> {
-        let key = &lane.key;
-        let request =
-            PortRequest { protocol: key.protocol, inside_port: key.source_port, range: entry.ports };
-        let is_query = lane.datagram.transport == Transport::EchoRequest;
-        for member in self.candidates(entry, choice, key) {
-            let Some(eip) = cx.snapshot.eip(member.address) else { continue };
-            let sessions = &self.sessions;
-            let port = self.ports.take_shared(eip, request, |port| {
-                let inward = FlowKey {
-                    source: key.destination,
-                    source_port: if is_query { 0 } else { key.destination_port },
-                    destination: member.address,
-                    destination_port: port,
-                    tenant: Realm::Outside.tenant(),
-                    protocol: key.protocol,
-                };
-                sessions.find(sessions.hash(&inward), &inward).is_none()
-            });
-            let Some(port) = port else { continue };
-            let flow = Flow {
-                kind: SessionKind::SnatDependent,
-                protocol: key.protocol,
-                tenant: key.tenant,
-                inside: (key.source, key.source_port),
-                external: (member.address, port),
-                peer: (key.destination, key.destination_port),
-                eip: member.index,
-                entry: entry.id,
-            };
-            let Some(slot) = self.open(&flow, entry.gateway.0, &entry.timeouts, 0, cx) else {
-                self.ports.give_shared(member.index, key.protocol, port);
-                return Err(DropReason::SessionTableFull);
-            };
-            self.hosts.move_to(key.tenant, key.source, member.index);
-            return Ok(slot);
-        }
-        Err(DropReason::PortsExhausted)
-    }
-
-    /// Counts one more SNAT session of a host against its quota and its gateway's specification.
-    pub(super) fn enter_limits(
-        &mut self,
-        entry: &SnatEntry,
-        tenant: u16,
-        host: u32,
-        eip: EipIndex,
-        cx: &Context<'_>,
-    ) -> Result<(), DropReason> {
-        let has = self.hosts.get(tenant, host).map_or(0, |host| host.sessions);
-        if has >= entry.host_quota {
-            return Err(DropReason::HostQuota);
-        }
-        let gateway = cx.snapshot.gateway(entry.gateway).ok_or(DropReason::NoSnatEntry)?;
-        if !gateway.meter.admit(gateway.limits, cx.now) {
-            return Err(DropReason::SessionRateLimit);
-        }
-        if !gateway.meter.enter(gateway.limits) {
-            return Err(DropReason::SessionLimit);
-        }
-        if !self.hosts.enter(tenant, host, eip) {
-            gateway.meter.leave();
-            return Err(DropReason::SessionTableFull);
-        }
-        Ok(())
-    }
-
-    /// Takes back what [`enter_limits`](Self::enter_limits) counted.
-    pub(super) fn leave_limits(&mut self, entry: &SnatEntry, tenant: u16, host: u32, cx: &Context<'_>) {
-        self.hosts.leave(tenant, host);
-        if let Some(gateway) = cx.snapshot.gateway(entry.gateway) {
-            gateway.meter.leave();
-        }
-    }
 }
 
 /// Sources and destinations that may not come from a VPC.

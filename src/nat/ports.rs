@@ -338,7 +338,7 @@ mod tests {
         let mut ports = ports(0, 1);
         assert_eq!(ports.take(&eip, request(5060, 1, 65535)), Some(5060));
         let second = ports.take(&eip, request(5060, 1, 65535)).unwrap();
-        assert!(second >= 1024 && second % 2 == 0, "{second}");
+        assert!(second >= 1024 && second.is_multiple_of(2), "{second}");
         let low = ports.take(&eip, request(53, 1, 65535)).unwrap();
         let low_again = ports.take(&eip, request(53, 1, 65535)).unwrap();
         assert!(low == 53 && low_again < 1024 && low_again % 2 == 1, "{low_again}");

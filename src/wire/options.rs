@@ -32,8 +32,8 @@ mod tests {
 
     #[test]
     fn options_are_walked_to_the_end() {
-        let timestamp_then_route = [1, 68, 4, 5, 0, 131, 3, 4];
-        assert_eq!(check(&timestamp_then_route), Ok(()), "behind the end marker nothing counts");
+        let timestamp_then_end = [1, 68, 4, 5, 0, 0, 131, 3];
+        assert_eq!(check(&timestamp_then_end), Ok(()), "behind the end marker nothing counts");
         assert_eq!(check(&[1, 1, 131, 3, 4, 0, 0, 0]), Err(DropReason::SourceRoute));
         assert_eq!(check(&[137, 3, 4, 0]), Err(DropReason::SourceRoute));
         assert_eq!(check(&[148, 4, 0, 0]), Ok(()));

@@ -1,0 +1,260 @@
+//! Making sessions, and what they hold: a mapping, a port, a place among their host's and their gateway's limits. All of it or
+//! nothing.
+
+use crate::base::{DropReason, EipIndex};
+use crate::nat::decision::Static;
+use crate::nat::engine::{Context, Engine};
+use crate::nat::flow::{Found, end_of, in_force};
+use crate::nat::key::{EndpointKey, FlowKey};
+use crate::nat::lane::Lane;
+use crate::nat::mappings::Mapping as MappingRow;
+use crate::nat::ports::PortRequest;
+use crate::nat::session::{Flow, SessionKind};
+use crate::nat::tcp;
+use crate::policy::{Filtering, Mapping, PoolAddress, Realm, SnatEntry};
+use crate::wire::datagram::tcp_flags;
+use crate::wire::{Transport, protocol};
+
+impl Engine {
+    /// Begins the session of a DNAT flow, or does without one.
+    pub(super) fn open_static(&mut self, entry: &Static, lane: &Lane, cx: &Context<'_>) -> Found {
+        // A reply, or a segment that closes, makes no session: only what begins or goes on does.
+        let begins = match lane.datagram.transport {
+            Transport::Tcp => lane.datagram.tcp_flags & tcp_flags::RST == 0,
+            Transport::EchoReply => false,
+            _ => true,
+        };
+        let slot = if begins { self.open(&entry.flow, entry.gateway, &entry.timeouts, 0, cx) } else { None };
+        let Some(slot) = slot else { return Found::Stateless(entry.flow) };
+        if entry.flow.protocol == protocol::TCP
+            && let Some(session) = self.sessions.session_mut(slot)
+        {
+            // What is met in its middle counts as established; the segment itself is noted when it is translated.
+            let end = end_of(&lane.key);
+            session.tcp = tcp::picked_up(lane.datagram.tcp_flags, end);
+        }
+        Found::Session(slot)
+    }
+
+    /// Makes the session of a new peer of a mapping.
+    pub(super) fn open_admitted(
+        &mut self,
+        entry: &SnatEntry,
+        mapping: u32,
+        flow: &Flow,
+        cx: &Context<'_>,
+    ) -> Result<u32, DropReason> {
+        self.enter_limits(entry, flow.tenant, flow.inside.0, flow.eip, cx)?;
+        self.mappings.share(mapping);
+        self.open(flow, entry.gateway.0, &entry.timeouts, mapping, cx).ok_or_else(|| {
+            self.mappings.release(mapping);
+            self.leave_limits(entry, flow.tenant, flow.inside.0, cx);
+            DropReason::SessionTableFull
+        })
+    }
+
+    /// Makes a SNAT session, its mapping and its port: all of them or nothing.
+    pub(super) fn open_snat(
+        &mut self,
+        entry: &SnatEntry,
+        lane: &Lane,
+        cx: &mut Context<'_>,
+    ) -> Result<u32, DropReason> {
+        let key = &lane.key;
+        let inside = EndpointKey {
+            tenant: key.tenant,
+            protocol: key.protocol,
+            address: key.source,
+            port: key.source_port,
+        };
+        let known = match entry.mapping {
+            Mapping::EndpointIndependent => self.mapping_in_force(&inside, cx),
+            Mapping::EndpointDependent => None,
+        };
+        let choice = match known.and_then(|slot| self.mappings.get(slot)) {
+            Some(row) => PoolAddress { index: EipIndex(row.eip), address: row.external },
+            None => self.choose_eip(entry, key).ok_or(DropReason::PortsExhausted)?,
+        };
+        self.enter_limits(entry, key.tenant, key.source, choice.index, cx)?;
+        let opened = match entry.mapping {
+            Mapping::EndpointIndependent => self.open_independent(entry, inside, known, choice, lane, cx),
+            Mapping::EndpointDependent => self.open_dependent(entry, choice, lane, cx),
+        };
+        if opened.is_err() {
+            self.leave_limits(entry, key.tenant, key.source, cx);
+        }
+        opened
+    }
+
+    /// The mapping of an inside endpoint, whichever entry made it. One that the configuration does not stand behind any more
+    /// serves no new session: it is taken off the index and ends with its sessions.
+    fn mapping_in_force(&mut self, inside: &EndpointKey, cx: &Context<'_>) -> Option<u32> {
+        let slot = self.mappings.by_inside(inside)?;
+        let row = self.mappings.get(slot)?;
+        if in_force(&row.flow((0, 0)), cx.snapshot) {
+            return Some(slot);
+        }
+        self.mappings.orphan(slot);
+        None
+    }
+
+    /// The EIP that a host leaves with: the one that it has (paired pooling), else one by its address, so that it gets the
+    /// same one again.
+    fn choose_eip(&self, entry: &SnatEntry, key: &FlowKey) -> Option<PoolAddress> {
+        let paired = self.hosts.get(key.tenant, key.source).and_then(|host| entry.member(EipIndex(host.eip)));
+        paired.or_else(|| {
+            let start = key.source.wrapping_mul(0x9e37_79b1) as usize >> 8;
+            entry.pool.get(start % entry.pool.len().max(1)).copied()
+        })
+    }
+
+    /// The EIPs to try for a host, in order: only its own while it has sessions on one of the pool.
+    fn candidates<'e>(
+        &self,
+        entry: &'e SnatEntry,
+        choice: PoolAddress,
+        key: &FlowKey,
+    ) -> impl Iterator<Item = PoolAddress> + use<'e> {
+        // The session to come is counted already.
+        let is_bound = self.hosts.get(key.tenant, key.source).is_some_and(|host| host.sessions > 1);
+        let start = entry.pool.iter().position(|member| *member == choice).unwrap_or(0);
+        let count = if is_bound { 1 } else { entry.pool.len() };
+        entry.pool.iter().cycle().skip(start).take(count).copied()
+    }
+
+    fn open_independent(
+        &mut self,
+        entry: &SnatEntry,
+        inside: EndpointKey,
+        known: Option<u32>,
+        choice: PoolAddress,
+        lane: &Lane,
+        cx: &mut Context<'_>,
+    ) -> Result<u32, DropReason> {
+        let key = &lane.key;
+        let mapping = match known {
+            Some(slot) => {
+                self.mappings.share(slot);
+                slot
+            }
+            None => self.make_mapping(entry, inside, choice, key, cx)?,
+        };
+        let row = *self.mappings.get(mapping).ok_or(DropReason::NoMapping)?;
+        let flow = row.flow((key.destination, key.destination_port));
+        let Some(slot) = self.open(&flow, entry.gateway.0, &entry.timeouts, mapping, cx) else {
+            if let Some(gone) = self.mappings.release(mapping) {
+                self.ports.give(EipIndex(gone.eip), gone.protocol, gone.external_port);
+            }
+            return Err(DropReason::SessionTableFull);
+        };
+        if entry.filtering == Filtering::AddressDependent {
+            self.sessions.note_peer(slot);
+        }
+        Ok(slot)
+    }
+
+    fn make_mapping(
+        &mut self,
+        entry: &SnatEntry,
+        inside: EndpointKey,
+        choice: PoolAddress,
+        key: &FlowKey,
+        cx: &mut Context<'_>,
+    ) -> Result<u32, DropReason> {
+        let request =
+            PortRequest { protocol: key.protocol, inside_port: key.source_port, range: entry.ports };
+        for member in self.candidates(entry, choice, key) {
+            let Some(eip) = cx.snapshot.eip(member.address) else { continue };
+            let Some(port) = self.ports.take(eip, request) else { continue };
+            let row = MappingRow::new(inside, (member.address, port), member.index, entry.id.0);
+            let Some(slot) = self.mappings.insert(row) else {
+                self.ports.give(member.index, key.protocol, port);
+                return Err(DropReason::SessionTableFull);
+            };
+            self.hosts.move_to(key.tenant, key.source, member.index);
+            return Ok(slot);
+        }
+        Err(DropReason::PortsExhausted)
+    }
+
+    fn open_dependent(
+        &mut self,
+        entry: &SnatEntry,
+        choice: PoolAddress,
+        lane: &Lane,
+        cx: &mut Context<'_>,
+    ) -> Result<u32, DropReason> {
+        let key = &lane.key;
+        let request =
+            PortRequest { protocol: key.protocol, inside_port: key.source_port, range: entry.ports };
+        let is_query = lane.datagram.transport == Transport::EchoRequest;
+        for member in self.candidates(entry, choice, key) {
+            let Some(eip) = cx.snapshot.eip(member.address) else { continue };
+            let sessions = &self.sessions;
+            let port = self.ports.take_shared(eip, request, |port| {
+                let inward = FlowKey {
+                    source: key.destination,
+                    source_port: if is_query { 0 } else { key.destination_port },
+                    destination: member.address,
+                    destination_port: port,
+                    tenant: Realm::Outside.tenant(),
+                    protocol: key.protocol,
+                };
+                sessions.find(sessions.hash(&inward), &inward).is_none()
+            });
+            let Some(port) = port else { continue };
+            let flow = Flow {
+                kind: SessionKind::SnatDependent,
+                protocol: key.protocol,
+                tenant: key.tenant,
+                inside: (key.source, key.source_port),
+                external: (member.address, port),
+                peer: (key.destination, key.destination_port),
+                eip: member.index,
+                entry: entry.id,
+            };
+            let Some(slot) = self.open(&flow, entry.gateway.0, &entry.timeouts, 0, cx) else {
+                self.ports.give_shared(member.index, key.protocol, port);
+                return Err(DropReason::SessionTableFull);
+            };
+            self.hosts.move_to(key.tenant, key.source, member.index);
+            return Ok(slot);
+        }
+        Err(DropReason::PortsExhausted)
+    }
+
+    /// Counts one more SNAT session of a host against its quota and its gateway's specification.
+    pub(super) fn enter_limits(
+        &mut self,
+        entry: &SnatEntry,
+        tenant: u16,
+        host: u32,
+        eip: EipIndex,
+        cx: &Context<'_>,
+    ) -> Result<(), DropReason> {
+        let has = self.hosts.get(tenant, host).map_or(0, |host| host.sessions);
+        if has >= entry.host_quota {
+            return Err(DropReason::HostQuota);
+        }
+        let gateway = cx.snapshot.gateway(entry.gateway).ok_or(DropReason::NoSnatEntry)?;
+        if !gateway.meter.admit(gateway.limits, cx.now) {
+            return Err(DropReason::SessionRateLimit);
+        }
+        if !gateway.meter.enter(gateway.limits) {
+            return Err(DropReason::SessionLimit);
+        }
+        if !self.hosts.enter(tenant, host, eip) {
+            gateway.meter.leave();
+            return Err(DropReason::SessionTableFull);
+        }
+        Ok(())
+    }
+
+    /// Takes back what [`enter_limits`](Self::enter_limits) counted.
+    pub(super) fn leave_limits(&mut self, entry: &SnatEntry, tenant: u16, host: u32, cx: &Context<'_>) {
+        self.hosts.leave(tenant, host);
+        if let Some(gateway) = cx.snapshot.gateway(entry.gateway) {
+            gateway.meter.leave();
+        }
+    }
+}
