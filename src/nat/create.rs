@@ -100,7 +100,7 @@ impl Engine {
 
     /// The EIP that a host leaves with: the one that it has (paired pooling), else one by its address, so that it gets the
     /// same one again.
-    fn choose_eip(&self, entry: &SnatEntry, key: &FlowKey) -> Option<PoolAddress> {
+    pub(super) fn choose_eip(&self, entry: &SnatEntry, key: &FlowKey) -> Option<PoolAddress> {
         let paired = self.hosts.get(key.tenant, key.source).and_then(|host| entry.member(EipIndex(host.eip)));
         paired.or_else(|| {
             let start = key.source.wrapping_mul(0x9e37_79b1) as usize >> 8;

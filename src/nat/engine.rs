@@ -24,6 +24,7 @@ use crate::nat::mappings::Mappings;
 use crate::nat::neighbours::Neighbours;
 use crate::nat::ports::Ports;
 use crate::nat::table::SessionTable;
+use crate::nat::trace::Trace;
 use crate::nat::{BATCH, Counters, NeighbourFact, Output, Verdict};
 use crate::policy::{Realm, Snapshot};
 use crate::wire::ethernet::{self, Link};
@@ -59,6 +60,7 @@ pub struct Engine {
     pub(super) neighbours: Neighbours,
     pub(super) counters: Counters,
     pub(super) errors: ErrorBudget,
+    pub(super) trace: Trace,
     announcer: Announcer,
     /// One lane a packet; taken out while a batch is processed.
     lanes: Vec<Lane>,
@@ -98,6 +100,7 @@ impl Engine {
             neighbours: Neighbours::new(neighbours, hasher)?,
             counters: Counters::default(),
             errors: ErrorBudget::default(),
+            trace: Trace::default(),
             announcer: Announcer::default(),
             lanes: vec![Lane::default(); BATCH],
             generation: Generation(0),
@@ -121,8 +124,10 @@ impl Engine {
         for lane in lanes.iter_mut().take(batch.len()) {
             lane.candidate = self.sessions.prefetch_session(lane.hash);
         }
-        for (packet, lane) in batch.iter_mut().zip(&mut lanes) {
-            let verdict = self.decide(packet, lane, cx);
+        let is_traced = self.trace.is_armed();
+        for (packet, lane) in batch.iter_mut().zip(&lanes) {
+            let verdict =
+                if is_traced { self.decide_traced(packet, lane, cx) } else { self.decide(packet, lane, cx) };
             self.count(verdict);
             // The caller's batch is no longer than the list of verdicts.
             let _ = cx.out.verdicts.try_push(verdict);
@@ -202,7 +207,7 @@ impl Engine {
 
     /// Last stage: what becomes of one packet.
     #[inline(always)]
-    fn decide(&mut self, packet: &mut Packet<'_>, lane: &Lane, cx: &mut Context<'_>) -> Verdict {
+    pub(super) fn decide(&mut self, packet: &mut Packet<'_>, lane: &Lane, cx: &mut Context<'_>) -> Verdict {
         match lane.next {
             Next::Flow => match lane.candidate {
                 Some(slot) if self.sessions.is(slot, &lane.key) => self.hit(packet, lane, slot, cx),

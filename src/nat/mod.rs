@@ -12,6 +12,7 @@
 //! | [`table`], [`index`], [`session`], [`key`], [`tcp`] | the session table |
 //! | [`mappings`], [`hosts`], [`ports`] | what SNAT sessions share |
 //! | [`neighbours`] | next hops and ARP |
+//! | [`query`], [`trace`] | questions that change nothing: listings, explanations, traces |
 //! | [`output`], [`counters`] | what comes out |
 
 pub mod counters;
@@ -32,10 +33,14 @@ pub mod neighbours;
 pub mod output;
 pub mod outward;
 pub mod ports;
+pub mod query;
 pub mod session;
 pub mod table;
 pub mod tcp;
+pub mod trace;
 
 pub use counters::Counters;
 pub use engine::{Engine, EngineConfig, Occupancy};
 pub use output::{BATCH, Emission, NeighbourFact, Output, Verdict};
+pub use query::{Explanation, Fate, Question, SessionCursor, SessionFilter, SessionRow, SessionState, Step};
+pub use trace::{TraceFilter, TraceRecord};

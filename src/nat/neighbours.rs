@@ -233,6 +233,13 @@ impl Neighbours {
         Some(slot as usize)
     }
 
+    /// The Ethernet address of a neighbour, if it is known.
+    pub fn mac_of(&self, interface: InterfaceIndex, address: u32) -> Option<[u8; 6]> {
+        let slot = self.find(interface, address)?;
+        self.next_hops.get(slot).filter(|next_hop| next_hop.is_ready != 0)?;
+        self.rows.get(slot).map(|row| row.mac)
+    }
+
     /// The number of a next hop, which is made (and asked for) if it is new. `None` when there is no room.
     pub fn resolve(
         &mut self,
