@@ -1,5 +1,6 @@
 //! natgate
 pub mod base;
+pub mod config;
 pub mod nat;
 pub mod nic;
 pub mod policy;

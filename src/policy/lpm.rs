@@ -113,6 +113,11 @@ impl<T> Lpm<T> {
         self.values.iter().map(|(prefix, value)| (*prefix, value))
     }
 
+    /// All prefixes with their values, to change.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (Prefix, &mut T)> {
+        self.values.iter_mut().map(|(prefix, value)| (*prefix, value))
+    }
+
     /// Number of prefixes.
     pub fn len(&self) -> usize {
         self.values.len()

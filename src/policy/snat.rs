@@ -54,7 +54,7 @@ pub struct PoolAddress {
 }
 
 /// A compiled SNAT entry.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SnatEntry {
     /// The entry.
     pub id: EntryId,

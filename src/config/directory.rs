@@ -1,0 +1,103 @@
+//! Names for the numbers that workers speak in.
+
+use std::net::Ipv4Addr;
+
+use hashbrown::HashMap;
+use serde::Serialize;
+
+use super::model::Name;
+use crate::base::{EipIndex, EntryId, GatewayIndex, InterfaceIndex, PortIndex, VpcIndex};
+
+/// The kind of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EntryKind {
+    /// A DNAT entry.
+    Dnat,
+    /// An SNAT entry.
+    Snat,
+}
+
+impl EntryKind {
+    /// The kind as it is written in the file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Dnat => "dnat",
+            Self::Snat => "snat",
+        }
+    }
+}
+
+/// What an entry is to people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EntryInfo {
+    /// Its kind.
+    pub kind: EntryKind,
+    /// Its name; where it has none, its public side or its source.
+    pub name: String,
+    /// The gateway it belongs to.
+    pub gateway: Name,
+    /// What it does, such as `203.0.113.16:80 TCP -> 10.0.1.10:8080`.
+    pub summary: String,
+}
+
+/// The names of all resources by the numbers that snapshots, sessions and counters have for them.
+///
+/// VPCs, gateways, EIPs and interfaces that are gone keep their names, as their numbers are not given to others; entries
+/// that are gone are forgotten.
+#[derive(Clone, Debug, Default)]
+pub struct Directory {
+    pub(super) ports: Vec<Name>,
+    pub(super) interfaces: Vec<String>,
+    pub(super) vpcs: Vec<Name>,
+    pub(super) gateways: Vec<Name>,
+    pub(super) eips: Vec<Ipv4Addr>,
+    pub(super) entries: HashMap<EntryId, EntryInfo>,
+}
+
+impl Directory {
+    /// The name of a port.
+    pub fn port(&self, index: PortIndex) -> Option<&str> {
+        self.ports.get(index.index()).map(Name::as_str)
+    }
+
+    /// The name of an interface: its port's, and its VLAN if it has one, as in `wan.100`.
+    pub fn interface(&self, index: InterfaceIndex) -> Option<&str> {
+        self.interfaces.get(index.index()).map(String::as_str)
+    }
+
+    /// The name of a VPC.
+    pub fn vpc(&self, index: VpcIndex) -> Option<&str> {
+        self.vpcs.get(index.index()).map(Name::as_str)
+    }
+
+    /// The VPC of a name.
+    pub fn vpc_named(&self, name: &str) -> Option<VpcIndex> {
+        self.vpcs.iter().position(|vpc| vpc.as_str() == name).map(|i| VpcIndex(i as u16))
+    }
+
+    /// The name of a gateway.
+    pub fn gateway(&self, index: GatewayIndex) -> Option<&str> {
+        self.gateways.get(index.index()).map(Name::as_str)
+    }
+
+    /// The gateway of a name.
+    pub fn gateway_named(&self, name: &str) -> Option<GatewayIndex> {
+        self.gateways.iter().position(|gateway| gateway.as_str() == name).map(|i| GatewayIndex(i as u32))
+    }
+
+    /// The address of an EIP.
+    pub fn eip(&self, index: EipIndex) -> Option<Ipv4Addr> {
+        self.eips.get(index.index()).copied()
+    }
+
+    /// An entry.
+    pub fn entry(&self, id: EntryId) -> Option<&EntryInfo> {
+        self.entries.get(&id)
+    }
+
+    /// All entries, in no particular order.
+    pub fn entries(&self) -> impl Iterator<Item = (EntryId, &EntryInfo)> {
+        self.entries.iter().map(|(id, info)| (*id, info))
+    }
+}

@@ -1,0 +1,414 @@
+//! The tables of the file as they are written, value by value. What can be judged by looking at one value alone is
+//! judged here; what concerns several is the matter of `validate`.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use super::document::{Field, Problem, Spot, Table};
+use super::model::{Description, Idle, Name, Source, Specification, TimeoutOverrides, Vlan};
+use super::reference as known;
+use super::values::{self, Ports};
+use crate::policy::{Filtering, Mapping, PortRange, Prefix, Timeouts};
+
+pub(super) struct File {
+    pub(super) here: Spot,
+    pub(super) system: Option<SystemTable>,
+    pub(super) timeouts: Option<TimeoutTable>,
+    pub(super) quotas: Option<QuotaTable>,
+    pub(super) ports: Vec<PortTable>,
+    pub(super) outside: Vec<OutsideTable>,
+    pub(super) vpcs: Vec<VpcTable>,
+    pub(super) gateways: Vec<GatewayTable>,
+    pub(super) eips: Vec<EipTable>,
+    pub(super) dnat: Vec<DnatTable>,
+    pub(super) snat: Vec<SnatTable>,
+}
+
+impl File {
+    pub(super) fn read(t: Table<'_, '_>) -> Self {
+        Self {
+            here: t.here,
+            system: t.table("system", &known::SYSTEM).map(SystemTable::read),
+            timeouts: t.table("timeouts", &known::TIMEOUT).map(TimeoutTable::read),
+            quotas: t.table("quotas", &known::QUOTA).map(QuotaTable::read),
+            ports: t.tables("port", &known::PORTS).into_iter().map(PortTable::read).collect(),
+            outside: t.tables("outside", &known::OUTSIDE).into_iter().map(OutsideTable::read).collect(),
+            vpcs: t.tables("vpc", &known::VPC).into_iter().map(VpcTable::read).collect(),
+            gateways: t.tables("gateway", &known::GATEWAYS).into_iter().map(GatewayTable::read).collect(),
+            eips: t.tables("eip", &known::EIP).into_iter().map(EipTable::read).collect(),
+            dnat: t.tables("dnat", &known::DNAT).into_iter().map(DnatTable::read).collect(),
+            snat: t.tables("snat", &known::SNAT).into_iter().map(SnatTable::read).collect(),
+        }
+    }
+}
+
+pub(super) struct SystemTable {
+    pub(super) here: Spot,
+    pub(super) workers: Option<Field<u64>>,
+    pub(super) cores: Option<Vec<Field<u64>>>,
+    pub(super) sessions: Option<Field<u64>>,
+    pub(super) neighbours: Option<Field<u64>>,
+    pub(super) buffers: Option<Field<u64>>,
+    pub(super) buffer_size: Option<Field<u64>>,
+    pub(super) idle: Option<Field<Idle>>,
+    pub(super) control: Option<Field<String>>,
+    pub(super) log: Option<Field<log::LevelFilter>>,
+}
+
+impl SystemTable {
+    fn read(t: Table<'_, '_>) -> Self {
+        use log::LevelFilter::{Debug, Error, Info, Trace, Warn};
+        let levels = [("error", Error), ("warn", Warn), ("info", Info), ("debug", Debug), ("trace", Trace)];
+        Self {
+            here: t.here,
+            workers: t.optional("workers", values::number(1, 256)),
+            cores: t.list("cores", values::number(0, 4095)),
+            sessions: t.optional("sessions", values::count(1024, 1_000_000_000)),
+            neighbours: t.optional("neighbours", values::count(64, 1_000_000)),
+            buffers: t.optional("buffers", values::count(1024, 16_000_000)),
+            buffer_size: t.optional("buffer_size", values::number(2048, 65536)),
+            idle: t.optional("idle", values::choice(&[("poll", Idle::Poll), ("sleep", Idle::Sleep)])),
+            control: t.optional("control", values::socket_path),
+            log: t.optional("log", values::choice(&levels)),
+        }
+    }
+}
+
+pub(super) struct TimeoutTable {
+    pub(super) here: Spot,
+    pub(super) profile: Option<Field<Timeouts>>,
+    pub(super) tcp_established: Option<Field<Duration>>,
+    pub(super) tcp_transitory: Option<Field<Duration>>,
+    udp: Option<Field<Duration>>,
+    icmp: Option<Field<Duration>>,
+    other: Option<Field<Duration>>,
+}
+
+impl TimeoutTable {
+    fn read(t: Table<'_, '_>) -> Self {
+        let profiles = [("rfc", Timeouts::RFC), ("alibaba", Timeouts::ALIBABA)];
+        Self {
+            here: t.here,
+            profile: t.optional("profile", values::choice(&profiles)),
+            tcp_established: t.optional("tcp_established", values::timeout),
+            tcp_transitory: t.optional("tcp_transitory", values::timeout),
+            udp: t.optional("udp", values::timeout),
+            icmp: t.optional("icmp", values::timeout),
+            other: t.optional("other", values::timeout),
+        }
+    }
+
+    /// What the table replaces: a profile all values, a single key one.
+    pub(super) fn overrides(&self) -> TimeoutOverrides {
+        let value = |field: &Option<Field<Duration>>| field.as_ref().map(|f| f.value);
+        let single = TimeoutOverrides {
+            tcp_established: value(&self.tcp_established),
+            tcp_transitory: value(&self.tcp_transitory),
+            udp: value(&self.udp),
+            icmp: value(&self.icmp),
+            other: value(&self.other),
+        };
+        match &self.profile {
+            Some(profile) => single.or(TimeoutOverrides::all(profile.value)),
+            None => single,
+        }
+    }
+}
+
+pub(super) struct QuotaTable {
+    pub(super) dnat_entries_per_gateway: Option<Field<u64>>,
+    pub(super) snat_entries_per_gateway: Option<Field<u64>>,
+    pub(super) eips_per_gateway: Option<Field<u64>>,
+    pub(super) gateways_per_vpc: Option<Field<u64>>,
+}
+
+impl QuotaTable {
+    fn read(t: Table<'_, '_>) -> Self {
+        let quota = || values::count(0, u64::from(u32::MAX));
+        Self {
+            dnat_entries_per_gateway: t.optional("dnat_entries_per_gateway", quota()),
+            snat_entries_per_gateway: t.optional("snat_entries_per_gateway", quota()),
+            eips_per_gateway: t.optional("eips_per_gateway", quota()),
+            gateways_per_vpc: t.optional("gateways_per_vpc", quota()),
+        }
+    }
+}
+
+/// The words for a back end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BackendWord {
+    Auto,
+    AfXdp,
+    AfPacket,
+    Pcap,
+}
+
+pub(super) struct PortTable {
+    pub(super) here: Spot,
+    pub(super) name: Option<Field<Name>>,
+    pub(super) device: Option<Field<String>>,
+    pub(super) backend: Option<Field<BackendWord>>,
+    pub(super) share: Option<Field<bool>>,
+    pub(super) replay: Option<Field<String>>,
+    pub(super) capture: Option<Field<String>>,
+    pub(super) mac: Option<Field<[u8; 6]>>,
+}
+
+impl PortTable {
+    fn read(t: Table<'_, '_>) -> Self {
+        let backends = [
+            ("auto", BackendWord::Auto),
+            ("af_xdp", BackendWord::AfXdp),
+            ("af_packet", BackendWord::AfPacket),
+            ("pcap", BackendWord::Pcap),
+        ];
+        Self {
+            here: t.here,
+            name: t.required("name", values::name),
+            device: t.optional("device", values::device),
+            backend: t.optional("backend", values::choice(&backends)),
+            share: t.optional("share", values::boolean),
+            replay: t.optional("replay", values::path),
+            capture: t.optional("capture", values::path),
+            mac: t.optional("mac", values::mac),
+        }
+    }
+}
+
+pub(super) struct RouteTable {
+    pub(super) here: Spot,
+    pub(super) to: Option<Field<Prefix>>,
+    pub(super) via: Option<Field<Ipv4Addr>>,
+}
+
+impl RouteTable {
+    fn read(t: Table<'_, '_>) -> Self {
+        Self { here: t.here, to: t.required("to", values::prefix), via: t.required("via", values::address) }
+    }
+
+    fn read_all(t: &Table<'_, '_>) -> Vec<Self> {
+        t.tables("routes", &known::ROUTE).into_iter().map(Self::read).collect()
+    }
+}
+
+pub(super) struct OutsideTable {
+    pub(super) here: Spot,
+    pub(super) port: Option<Field<Name>>,
+    pub(super) vlan: Option<Field<Vlan>>,
+    pub(super) address: Option<Field<(Ipv4Addr, Prefix)>>,
+    pub(super) gateway: Option<Field<Ipv4Addr>>,
+    pub(super) routes: Vec<RouteTable>,
+    pub(super) mtu: Option<Field<u16>>,
+    pub(super) public: Vec<Field<Prefix>>,
+}
+
+impl OutsideTable {
+    fn read(t: Table<'_, '_>) -> Self {
+        Self {
+            here: t.here,
+            port: t.required("port", values::name),
+            vlan: t.optional("vlan", values::vlan),
+            address: t.required("address", values::interface_address),
+            gateway: t.optional("gateway", values::address),
+            routes: RouteTable::read_all(&t),
+            mtu: t.optional("mtu", values::mtu),
+            public: t.list("public", values::unicast_prefix).unwrap_or_default(),
+        }
+    }
+}
+
+pub(super) struct VpcTable {
+    pub(super) here: Spot,
+    pub(super) name: Option<Field<Name>>,
+    pub(super) cidr: Option<Field<Prefix>>,
+    pub(super) description: Option<Field<Description>>,
+    pub(super) routes: Vec<RouteTable>,
+    pub(super) vswitches: Vec<VSwitchTable>,
+}
+
+impl VpcTable {
+    fn read(t: Table<'_, '_>) -> Self {
+        Self {
+            here: t.here,
+            name: t.required("name", values::name),
+            cidr: t.required("cidr", values::unicast_prefix),
+            description: t.optional("description", values::description),
+            routes: RouteTable::read_all(&t),
+            vswitches: t.tables("vswitch", &known::VSWITCH).into_iter().map(VSwitchTable::read).collect(),
+        }
+    }
+}
+
+pub(super) struct VSwitchTable {
+    pub(super) here: Spot,
+    pub(super) name: Option<Field<Name>>,
+    pub(super) cidr: Option<Field<Prefix>>,
+    pub(super) description: Option<Field<Description>>,
+    pub(super) port: Option<Field<Name>>,
+    pub(super) vlan: Option<Field<Vlan>>,
+    pub(super) address: Option<Field<Ipv4Addr>>,
+    pub(super) mtu: Option<Field<u16>>,
+}
+
+impl VSwitchTable {
+    fn read(t: Table<'_, '_>) -> Self {
+        Self {
+            here: t.here,
+            name: t.required("name", values::name),
+            cidr: t.required("cidr", values::unicast_prefix),
+            description: t.optional("description", values::description),
+            port: t.optional("port", values::name),
+            vlan: t.optional("vlan", values::vlan),
+            address: t.optional("address", values::address),
+            mtu: t.optional("mtu", values::mtu),
+        }
+    }
+}
+
+pub(super) struct GatewayTable {
+    pub(super) here: Spot,
+    pub(super) name: Option<Field<Name>>,
+    pub(super) vpc: Option<Field<Name>>,
+    pub(super) vswitch: Option<Field<Name>>,
+    pub(super) specification: Option<Field<Specification>>,
+    pub(super) sessions: Option<Field<u64>>,
+    pub(super) new_sessions_per_second: Option<Field<u64>>,
+    pub(super) host_sessions: Option<Field<Option<u32>>>,
+    pub(super) deletion_protection: Option<Field<bool>>,
+    pub(super) description: Option<Field<Description>>,
+}
+
+impl GatewayTable {
+    fn read(t: Table<'_, '_>) -> Self {
+        let specifications = [
+            ("Unlimited", Specification::Unlimited),
+            ("Small", Specification::Small),
+            ("Middle", Specification::Middle),
+            ("Large", Specification::Large),
+            ("XLarge.1", Specification::XLarge1),
+            ("PayByLcu", Specification::PAY_BY_LCU),
+        ];
+        Self {
+            here: t.here,
+            name: t.required("name", values::name),
+            vpc: t.required("vpc", values::name),
+            vswitch: t.required("vswitch", values::name),
+            specification: t.optional("specification", values::choice(&specifications)),
+            sessions: t.optional("sessions", values::count(1, 10_000_000)),
+            new_sessions_per_second: t.optional("new_sessions_per_second", values::count(1, 1_000_000)),
+            host_sessions: t.optional("host_sessions", values::count_or_unlimited),
+            deletion_protection: t.optional("deletion_protection", values::boolean),
+            description: t.optional("description", values::description),
+        }
+    }
+}
+
+pub(super) struct EipTable {
+    pub(super) here: Spot,
+    pub(super) address: Option<Field<Ipv4Addr>>,
+    pub(super) gateway: Option<Field<Name>>,
+    pub(super) ping: Option<Field<bool>>,
+    pub(super) bandwidth: Option<Field<u64>>,
+    pub(super) name: Option<Field<Name>>,
+    pub(super) description: Option<Field<Description>>,
+}
+
+impl EipTable {
+    fn read(t: Table<'_, '_>) -> Self {
+        Self {
+            here: t.here,
+            address: t.required("address", values::address),
+            gateway: t.optional("gateway", values::name),
+            ping: t.optional("ping", values::boolean),
+            bandwidth: t.optional("bandwidth", values::rate),
+            name: t.optional("name", values::name),
+            description: t.optional("description", values::description),
+        }
+    }
+}
+
+/// The words for a protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ProtocolWord {
+    Tcp,
+    Udp,
+    Any,
+}
+
+fn protocol(value: &toml::de::DeValue<'_>) -> Result<ProtocolWord, Problem> {
+    let words = [("TCP", ProtocolWord::Tcp), ("UDP", ProtocolWord::Udp), ("Any", ProtocolWord::Any)];
+    let alike =
+        value.as_str().and_then(|text| words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)));
+    alike.map_or_else(|| values::choice(&words)(value), |(_, word)| Ok(*word))
+}
+
+pub(super) struct DnatTable {
+    pub(super) here: Spot,
+    pub(super) name: Option<Field<Name>>,
+    pub(super) gateway: Option<Field<Name>>,
+    pub(super) eip: Option<Field<Ipv4Addr>>,
+    pub(super) public_port: Option<Field<Ports>>,
+    pub(super) private_ip: Option<Field<Ipv4Addr>>,
+    pub(super) private_port: Option<Field<Ports>>,
+    pub(super) protocol: Option<Field<ProtocolWord>>,
+    pub(super) timeouts: Option<TimeoutTable>,
+    pub(super) description: Option<Field<Description>>,
+}
+
+impl DnatTable {
+    fn read(t: Table<'_, '_>) -> Self {
+        Self {
+            here: t.here,
+            name: t.optional("name", values::name),
+            gateway: t.required("gateway", values::name),
+            eip: t.required("eip", values::address),
+            public_port: t.required("public_port", values::ports),
+            private_ip: t.required("private_ip", values::address),
+            private_port: t.required("private_port", values::ports),
+            protocol: t.required("protocol", protocol),
+            timeouts: t.table("timeouts", &known::TIMEOUT).map(TimeoutTable::read),
+            description: t.optional("description", values::description),
+        }
+    }
+}
+
+pub(super) struct SnatTable {
+    pub(super) here: Spot,
+    pub(super) name: Option<Field<Name>>,
+    pub(super) gateway: Option<Field<Name>>,
+    pub(super) source: Option<Field<Source>>,
+    pub(super) eips: Option<Vec<Field<Ipv4Addr>>>,
+    pub(super) mapping: Option<Field<Mapping>>,
+    pub(super) filtering: Option<Field<Filtering>>,
+    pub(super) ports: Option<Field<PortRange>>,
+    pub(super) untranslated: Vec<Field<Prefix>>,
+    pub(super) timeouts: Option<TimeoutTable>,
+    pub(super) description: Option<Field<Description>>,
+}
+
+impl SnatTable {
+    fn read(t: Table<'_, '_>) -> Self {
+        let mappings = [
+            ("endpoint-independent", Mapping::EndpointIndependent),
+            ("endpoint-dependent", Mapping::EndpointDependent),
+        ];
+        let filters = [
+            ("endpoint-independent", Filtering::EndpointIndependent),
+            ("address-dependent", Filtering::AddressDependent),
+            ("address-and-port-dependent", Filtering::AddressAndPortDependent),
+        ];
+        Self {
+            here: t.here,
+            name: t.optional("name", values::name),
+            gateway: t.required("gateway", values::name),
+            source: t.required("source", values::source),
+            eips: t.required_list("eips", values::address),
+            mapping: t.optional("mapping", values::choice(&mappings)),
+            filtering: t.optional("filtering", values::choice(&filters)),
+            ports: t.optional("ports", values::port_range),
+            untranslated: t.list("untranslated", values::prefix).unwrap_or_default(),
+            timeouts: t.table("timeouts", &known::TIMEOUT).map(TimeoutTable::read),
+            description: t.optional("description", values::description),
+        }
+    }
+}

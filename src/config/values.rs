@@ -1,0 +1,304 @@
+//! Readers of single values: from TOML to a type that holds only what is allowed.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use super::document::{Problem, kind_of};
+use super::error::Code;
+use super::model::{Description, Name, Source, Vlan};
+use super::units;
+use crate::policy::{PortRange, Prefix};
+
+type Read<T> = Result<T, Problem>;
+
+fn wrong_type(expected: &str, value: &DeValue<'_>) -> Problem {
+    Problem::new(Code::WrongType).rule(format!("expected {expected}, found {}", kind_of(value)))
+}
+
+fn string<'v>(expected: &str, value: &'v DeValue<'_>) -> Read<&'v str> {
+    value.as_str().ok_or_else(|| wrong_type(expected, value))
+}
+
+/// An integer, as wide as TOML's and signed.
+fn integer(value: &DeValue<'_>) -> Option<i128> {
+    let integer = value.as_integer()?;
+    // A number that does not even fit here is out of every range.
+    Some(i128::from_str_radix(integer.as_str(), integer.radix()).unwrap_or(i128::MAX))
+}
+
+fn between(code: Code, value: i128, least: u64, most: u64) -> Read<u64> {
+    u64::try_from(value)
+        .ok()
+        .filter(|v| (least..=most).contains(v))
+        .ok_or_else(|| Problem::new(code).rule(format!("the value must be from {least} to {most}")))
+}
+
+/// An integer within bounds.
+pub(super) fn number(least: u64, most: u64) -> impl Fn(&DeValue<'_>) -> Read<u64> {
+    move |value| {
+        let number = integer(value).ok_or_else(|| wrong_type("an integer", value))?;
+        between(Code::OutOfRange, number, least, most)
+    }
+}
+
+/// A number within bounds, with or without a decimal unit.
+pub(super) fn count(least: u64, most: u64) -> impl Fn(&DeValue<'_>) -> Read<u64> {
+    move |value| {
+        let number = match value.as_str() {
+            Some(text) => units::count(text).ok_or_else(|| Problem::new(Code::InvalidCount))?.into(),
+            None => integer(value).ok_or_else(|| wrong_type("a number", value))?,
+        };
+        between(Code::OutOfRange, number, least, most)
+    }
+}
+
+/// A count, or `unlimited` for none.
+pub(super) fn count_or_unlimited(value: &DeValue<'_>) -> Read<Option<u32>> {
+    if value.as_str() == Some("unlimited") {
+        return Ok(None);
+    }
+    count(1, u64::from(u32::MAX))(value).map(|count| Some(count as u32))
+}
+
+pub(super) fn boolean(value: &DeValue<'_>) -> Read<bool> {
+    value.as_bool().ok_or_else(|| wrong_type("true or false", value))
+}
+
+/// One of several words.
+pub(super) fn choice<T: Copy>(words: &[(&str, T)]) -> impl Fn(&DeValue<'_>) -> Read<T> {
+    move |value| {
+        let text = string("a string", value)?;
+        words.iter().find(|(word, _)| *word == text).map(|(_, choice)| *choice).ok_or_else(|| {
+            let known: Vec<String> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+            let alike = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text));
+            let problem = Problem::new(Code::InvalidChoice)
+                .rule(format!("the value must be one of {}", known.join(", ")));
+            match alike {
+                Some((word, _)) => problem.hint(format!("write \"{word}\"")),
+                None => problem,
+            }
+        })
+    }
+}
+
+pub(super) fn name(value: &DeValue<'_>) -> Read<Name> {
+    Name::new(string("a name", value)?).ok_or_else(|| Problem::new(Code::InvalidName))
+}
+
+pub(super) fn description(value: &DeValue<'_>) -> Read<Description> {
+    Description::new(string("a text", value)?).ok_or_else(|| Problem::new(Code::InvalidDescription))
+}
+
+/// Text that names a file or a device.
+pub(super) fn path(value: &DeValue<'_>) -> Read<String> {
+    let text = string("a path", value)?;
+    if text.is_empty() || text.contains('\0') {
+        return Err(Problem::new(Code::InvalidPath).hint("a path is not empty and has no NUL"));
+    }
+    Ok(text.to_owned())
+}
+
+/// A path that a Unix socket can have (`sockaddr_un` holds 107 bytes and a NUL).
+pub(super) fn socket_path(value: &DeValue<'_>) -> Read<String> {
+    let text = path(value)?;
+    if text.len() > 107 {
+        return Err(Problem::new(Code::InvalidPath).hint("the path of a Unix socket has at most 107 bytes"));
+    }
+    Ok(text)
+}
+
+/// A network device's name (`IFNAMSIZ` leaves 15 bytes).
+pub(super) fn device(value: &DeValue<'_>) -> Read<String> {
+    let text = string("the name of a network device", value)?;
+    let odd = |c: char| c.is_whitespace() || c == '/' || c == '\0';
+    if text.is_empty() || text.len() > 15 || text.contains(odd) || text == "." || text == ".." {
+        return Err(Problem::new(Code::InvalidPath)
+            .rule("the value must be the name of a network device: 1 to 15 bytes, no blanks or slashes"));
+    }
+    Ok(text.to_owned())
+}
+
+/// Whether an address may belong to a host (RFC 1122 §3.2.1.3, RFC 6890).
+fn is_unicast(address: Ipv4Addr) -> bool {
+    !(address.octets()[0] == 0 || address.is_loopback() || address.octets()[0] >= 224)
+}
+
+pub(super) fn address(value: &DeValue<'_>) -> Read<Ipv4Addr> {
+    let text = string("an address", value)?;
+    let address: Ipv4Addr = text.parse().map_err(|_| {
+        let problem = Problem::new(Code::InvalidAddress);
+        if text.contains('/') { problem.hint("write the address without a prefix length") } else { problem }
+    })?;
+    if is_unicast(address) { Ok(address) } else { Err(Problem::new(Code::InvalidAddress)) }
+}
+
+fn split_prefix(text: &str) -> Option<(Ipv4Addr, u8)> {
+    let (address, len) = text.split_once('/')?;
+    let plain = !len.is_empty() && len.bytes().all(|b| b.is_ascii_digit());
+    let len = len.parse().ok().filter(|len| plain && *len <= 32)?;
+    Some((address.parse().ok()?, len))
+}
+
+/// Any prefix, written with its length and without host bits.
+pub(super) fn prefix(value: &DeValue<'_>) -> Read<Prefix> {
+    let text = string("a prefix", value)?;
+    let Some((address, len)) = split_prefix(text) else {
+        let problem = Problem::new(Code::InvalidPrefix);
+        return Err(match text.parse::<Ipv4Addr>() {
+            Ok(_) => problem.hint(format!("write \"{text}/32\" for one address")),
+            Err(_) => problem.hint("write it as \"10.0.0.0/16\""),
+        });
+    };
+    let prefix = Prefix::of(address.into(), len);
+    if prefix.address() != u32::from(address) {
+        return Err(Problem::new(Code::InvalidPrefix).hint(format!("did you mean \"{prefix}\"?")));
+    }
+    Ok(prefix)
+}
+
+/// A prefix of addresses that hosts may have.
+pub(super) fn unicast_prefix(value: &DeValue<'_>) -> Read<Prefix> {
+    let prefix = prefix(value)?;
+    let special = [Prefix::of(0, 8), Prefix::of(0x7f00_0000, 8), Prefix::of(0xe000_0000, 3)];
+    if special.iter().any(|s| s.covers(prefix) || prefix.covers(*s)) {
+        return Err(Problem::new(Code::InvalidPrefix)
+            .rule("the prefix must consist of unicast addresses: nothing of 0/8, 127/8, 224/3"));
+    }
+    Ok(prefix)
+}
+
+/// An interface's own address with the length of its on-link prefix.
+pub(super) fn interface_address(value: &DeValue<'_>) -> Read<(Ipv4Addr, Prefix)> {
+    let text = string("an address with its prefix length", value)?;
+    let problem = |hint: &str| Problem::new(Code::InvalidAddress).hint(hint);
+    let (address, len) =
+        split_prefix(text).ok_or_else(|| problem("write address and length, as in \"203.0.113.2/24\""))?;
+    if !is_unicast(address) || len == 0 {
+        return Err(problem("the interface needs a unicast address and a length from 1 to 32"));
+    }
+    Ok((address, Prefix::of(address.into(), len)))
+}
+
+pub(super) fn vlan(value: &DeValue<'_>) -> Read<Vlan> {
+    let id = number(1, 4094)(value)?;
+    Vlan::new(id as u16).ok_or_else(|| Problem::new(Code::OutOfRange))
+}
+
+pub(super) fn mtu(value: &DeValue<'_>) -> Read<u16> {
+    number(576, 9216)(value).map(|mtu| mtu as u16)
+}
+
+pub(super) fn mac(value: &DeValue<'_>) -> Read<[u8; 6]> {
+    let text = string("an Ethernet address", value)?;
+    let octets: Option<Vec<u8>> = text
+        .split(':')
+        .map(|octet| if octet.len() == 2 { u8::from_str_radix(octet, 16).ok() } else { None })
+        .collect();
+    octets
+        .and_then(|octets| <[u8; 6]>::try_from(octets).ok())
+        .filter(|mac| mac[0] & 1 == 0 && *mac != [0; 6])
+        .ok_or_else(|| Problem::new(Code::InvalidMac))
+}
+
+/// An idle timeout.
+pub(super) fn timeout(value: &DeValue<'_>) -> Read<Duration> {
+    const LEAST: Duration = Duration::from_secs(1);
+    const MOST: Duration = Duration::from_hours(30 * 24);
+    let problem = Problem::new(Code::InvalidDuration);
+    if let Some(number) = integer(value) {
+        return Err(problem.hint(format!("a number alone has no unit: write \"{number}s\"")));
+    }
+    let text = string("a duration", value)?;
+    let duration = units::duration(text).ok_or_else(|| {
+        problem.hint("write whole numbers with units: \"5m\", \"2h4m\", \"90s\", \"500ms\"")
+    })?;
+    if (LEAST..=MOST).contains(&duration) {
+        Ok(duration)
+    } else {
+        Err(Problem::new(Code::OutOfRange).rule("a timeout must be from 1s to 30d"))
+    }
+}
+
+/// A bit rate.
+pub(super) fn rate(value: &DeValue<'_>) -> Read<u64> {
+    units::rate(string("a bit rate", value)?).ok_or_else(|| Problem::new(Code::InvalidRate))
+}
+
+/// Ports as a DNAT entry has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ports {
+    Any,
+    Range(PortRange),
+}
+
+impl Ports {
+    /// Number of ports.
+    pub(super) fn len(range: PortRange) -> u32 {
+        u32::from(range.last - range.first) + 1
+    }
+}
+
+fn port(text: &str) -> Option<u16> {
+    let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|port| plain && *port != 0)
+}
+
+pub(super) fn ports(value: &DeValue<'_>) -> Read<Ports> {
+    let one = |port: u16| Ports::Range(PortRange { first: port, last: port });
+    if let Some(number) = integer(value) {
+        let port = between(Code::InvalidPorts, number, 1, 65535)?;
+        return Ok(one(port as u16));
+    }
+    let text = string("a port", value)?;
+    if text.eq_ignore_ascii_case("any") {
+        return Ok(Ports::Any);
+    }
+    if let Some(port) = port(text) {
+        return Ok(one(port));
+    }
+    range(text).map(Ports::Range).ok_or_else(|| {
+        let problem = Problem::new(Code::InvalidPorts);
+        match text.split_once(['-', ':']).and_then(|(a, b)| Some((port(a.trim())?, port(b.trim())?))) {
+            Some((first, last)) => problem.hint(format!("write \"{first}/{last}\"")),
+            None => match text.split_once('/').and_then(|(a, b)| Some((port(a)?, port(b)?))) {
+                Some((first, last)) => {
+                    problem.hint(format!("the first port comes first: \"{last}/{first}\""))
+                }
+                None => problem,
+            },
+        }
+    })
+}
+
+fn range(text: &str) -> Option<PortRange> {
+    let (first, last) = text.split_once('/')?;
+    let (first, last) = (port(first)?, port(last)?);
+    (first <= last).then_some(PortRange { first, last })
+}
+
+/// A range of external ports.
+pub(super) fn port_range(value: &DeValue<'_>) -> Read<PortRange> {
+    match ports(value)? {
+        Ports::Range(range) => Ok(range),
+        Ports::Any => Ok(PortRange::ALL),
+    }
+}
+
+pub(super) fn source(value: &DeValue<'_>) -> Read<Source> {
+    let text = string("a source", value)?;
+    if text == "vpc" {
+        return Ok(Source::Vpc);
+    }
+    if let Some(name) = text.strip_prefix("vswitch:") {
+        return Name::new(name).map(Source::VSwitch).ok_or_else(|| Problem::new(Code::InvalidName));
+    }
+    if let Ok(host) = text.parse() {
+        return Ok(Source::Host(host));
+    }
+    if text.contains('/') {
+        return prefix(value).map(Source::Cidr);
+    }
+    Err(Problem::new(Code::SnatSource))
+}
