@@ -44,6 +44,11 @@ fn drop_reasons_are_listed() {
 }
 
 #[test]
+fn the_configuration_reference_is_the_parsers() {
+    assert_generated("config-reference", &natgate::config::reference::markdown());
+}
+
+#[test]
 fn every_folder_is_in_the_index() {
     let readme = common::read("README.md");
     let (_, index) = readme.split_once("## What is where").expect("the directory index");
