@@ -9,11 +9,13 @@
 //! | `faulty` | decorator that drops, duplicates, reorders and corrupts by seed |
 //! | `af_packet` | Linux packet sockets with memory-mapped rings |
 //! | [`af_xdp`] | Linux XDP sockets |
+//! | [`open`] | chooses the back end for a device |
 //! | [`device`] | what the Linux back ends ask of a network device |
 
 pub mod af_xdp;
 pub mod device;
 pub mod memory;
+pub mod open;
 pub mod pool;
 
 use std::io;
