@@ -1,7 +1,7 @@
 //! What a worker counts, and how management reads it without disturbing the worker.
 //!
 //! The counters themselves are plain numbers in the worker's own cache lines. Every [`PERIOD`] the worker copies them
-//! to a [`Board`]: relaxed stores that nobody waits for. A reader copies the board and looks at its sequence number to
+//! to a board: relaxed stores that nobody waits for. A reader copies the board and looks at its sequence number to
 //! learn whether the worker wrote meanwhile; then it reads again. So a copy is coherent: the conservation law holds in
 //! it.
 
