@@ -7,6 +7,7 @@ use crossbeam::utils::CachePadded;
 
 use crate::base::Generation;
 use crate::worker::idle::Doorbell;
+use crate::worker::mailbox::Mailbox;
 use crate::worker::stats::Board;
 
 /// Where management and other workers meet a worker.
@@ -14,8 +15,10 @@ use crate::worker::stats::Board;
 pub(super) struct Desk {
     pub(super) doorbell: Doorbell,
     pub(super) board: Board,
+    pub(super) mailbox: Mailbox,
     acknowledged: CachePadded<AtomicU32>,
     stop: AtomicBool,
+    finished: AtomicBool,
     died: OnceLock<String>,
 }
 
@@ -24,8 +27,10 @@ impl Desk {
         Ok(Self {
             doorbell: Doorbell::new()?,
             board: Board::new(ports),
+            mailbox: Mailbox::new(),
             acknowledged: CachePadded::new(AtomicU32::new(0)),
             stop: AtomicBool::new(false),
+            finished: AtomicBool::new(false),
             died: OnceLock::new(),
         })
     }
@@ -50,6 +55,16 @@ impl Desk {
     #[inline]
     pub(super) fn stopping(&self) -> bool {
         self.stop.load(Ordering::Acquire)
+    }
+
+    /// Notes whether all that the worker's ports will ever receive has come to its end.
+    pub(super) fn finish(&self, finished: bool) {
+        self.finished.store(finished, Ordering::Release);
+    }
+
+    /// Whether the worker's ports will never receive again, and nothing waits for it.
+    pub(super) fn is_finished(&self) -> bool {
+        self.finished.load(Ordering::Acquire)
     }
 
     /// Notes that the worker died, with its last words.

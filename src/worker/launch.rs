@@ -41,11 +41,13 @@ pub struct Gateway;
 #[derive(Debug)]
 pub struct Running<E: Process = Engine> {
     threads: Vec<JoinHandle<Option<Retired<E>>>>,
-    desks: Vec<Arc<Desk>>,
+    pub(super) desks: Vec<Arc<Desk>>,
     publisher: Mutex<Publisher>,
     pool: Arc<Pool>,
     ports: Vec<PortInfo>,
     clock: Clock,
+    /// Whether a trace is in progress.
+    pub(super) is_tracing: Mutex<bool>,
     /// Dropped last, when all queues are closed.
     _guards: Mutex<Guards>,
 }
@@ -78,6 +80,7 @@ impl Gateway {
             pool: office.pool,
             ports: office.ports,
             clock,
+            is_tracing: Mutex::new(false),
             _guards: Mutex::new(office.guards),
         };
         let (ready, started) = channel();
@@ -198,6 +201,12 @@ impl<E: Process> Running<E> {
             }
         }
         Ok(())
+    }
+
+    /// Whether all ports have come to the end of what they replay, and all of it has been dealt with. A gateway on a
+    /// network never finishes.
+    pub fn is_finished(&self) -> bool {
+        self.desks.iter().all(|desk| desk.is_finished())
     }
 
     /// Stops: no more frames are received, what is on its way is sent, the ports are closed and left as they were

@@ -89,6 +89,11 @@ impl<E: Process> Lockstep<E> {
         self.workers.iter().map(|worker| worker.path.links.waiting() as u64).sum()
     }
 
+    /// Whether all ports have come to the end of what they replay, and nothing waits between workers.
+    pub fn is_finished(&self) -> bool {
+        self.workers.iter().all(|worker| worker.path.is_finished())
+    }
+
     /// A worker's engine, to look at.
     pub fn engine(&self, worker: WorkerIndex) -> Option<&E> {
         self.workers.get(worker.index()).map(|worker| &worker.path.core.engine)

@@ -9,16 +9,19 @@
 //! | `handoff` | rings between workers |
 //! | [`process`] | what a worker asks of its engine |
 //! | [`publish`] | how a new configuration reaches the workers |
+//! | [`mailbox`], [`ask`] | questions of management: listings, traces, explanations |
 //! | [`stats`] | counters, and how they are read |
 //! | [`idle`] | sleeping and waking |
 //! | [`finish`] | draining, closing, and the law of conservation |
 
+pub mod ask;
 mod desk;
 pub mod finish;
 mod handoff;
 pub mod idle;
 pub mod launch;
 pub mod lockstep;
+pub mod mailbox;
 mod port;
 pub mod process;
 pub mod publish;
@@ -29,10 +32,12 @@ mod turn;
 #[cfg(test)]
 mod tests;
 
+pub use ask::{Trace, TraceError};
 pub use finish::{Died, Final};
 pub use idle::Idle;
 pub use launch::{Gateway, Running, Threads};
 pub use lockstep::Lockstep;
+pub use mailbox::Silent;
 pub use process::Process;
 pub use publish::{Lagging, Publisher};
 pub use setup::{LaunchError, Setup};

@@ -7,6 +7,7 @@ use crate::base::{DropReason, Moment};
 use crate::nat::{Counters, Engine, EngineConfig, NeighbourFact, Output, Verdict};
 use crate::policy::Snapshot;
 use crate::wire::Packet;
+use crate::worker::mailbox::{self, Command};
 
 /// An engine as a worker sees it. The methods are those of [`Engine`].
 pub trait Process: Sized + Send + 'static {
@@ -21,6 +22,8 @@ pub trait Process: Sized + Send + 'static {
     fn learn(&mut self, fact: NeighbourFact, snapshot: &Snapshot, now: Moment, out: &mut Output);
     /// Counts a frame that was to be sent or handed over and found no room.
     fn undo(&mut self, verdict: Verdict, reason: DropReason);
+    /// Does a bounded piece of the work on what management asks; says whether it is answered.
+    fn answer(&mut self, command: &mut Command, snapshot: &Snapshot, now: Moment) -> bool;
     /// Its counters.
     fn counters(&self) -> &Counters;
 }
@@ -42,6 +45,10 @@ impl Process for Engine {
 
     fn undo(&mut self, verdict: Verdict, reason: DropReason) {
         Engine::undo(self, verdict, reason);
+    }
+
+    fn answer(&mut self, command: &mut Command, snapshot: &Snapshot, now: Moment) -> bool {
+        mailbox::answer(self, command, snapshot, now)
     }
 
     fn counters(&self) -> &Counters {

@@ -23,6 +23,7 @@ use crate::wire::{Arrival, Packet};
 use crate::worker::desk::Desk;
 use crate::worker::handoff::Links;
 use crate::worker::idle::{BLIND_NAP, NAP};
+use crate::worker::mailbox::Letter;
 use crate::worker::port::{Core, Origin, WorkerPort};
 use crate::worker::process::Process;
 use crate::worker::publish::Reader;
@@ -44,6 +45,8 @@ pub(super) struct Worker<E> {
     pub(super) desk: Arc<Desk>,
     pub(super) path: Path<E>,
     reader: Reader,
+    /// The command in work.
+    letter: Option<Letter>,
     acknowledged: Option<Generation>,
     last_turn: Option<Moment>,
     last_busy: bool,
@@ -58,6 +61,7 @@ impl<E: Process> Worker<E> {
             desk,
             path,
             reader,
+            letter: None,
             acknowledged: None,
             last_turn: None,
             last_busy: false,
@@ -75,14 +79,26 @@ impl<E: Process> Worker<E> {
             self.acknowledged = Some(snapshot.generation());
             self.desk.acknowledge(snapshot.generation());
         }
-        self.last_busy = self.path.turn(snapshot, now, receive);
+        let mut busy = self.path.turn(snapshot, now, receive);
+        if self.letter.is_some() || !self.desk.mailbox.is_empty() {
+            busy = true;
+            self.letter = self.letter.take().or_else(|| self.desk.mailbox.take()).and_then(|mut letter| {
+                if !self.path.core.engine.answer(&mut letter.command, snapshot, now) {
+                    return Some(letter);
+                }
+                self.desk.mailbox.reply(letter);
+                None
+            });
+        }
+        self.last_busy = busy;
         if now >= self.next_report {
             self.next_report = now + PERIOD;
             self.periods = self.periods.wrapping_add(1);
             self.path.look_around(self.periods.is_multiple_of(DEVICE_PERIODS));
+            self.desk.finish(!busy && self.path.is_finished());
             self.report();
         }
-        self.last_busy
+        busy
     }
 
     /// Counts the time since the last turn by what that turn found.
@@ -115,7 +131,10 @@ impl<E: Process> Worker<E> {
         let queues = || path.ports.iter().map(|port| port.queue.wait_fd());
         let most = if queues().all(|fd| fd.is_some()) { NAP } else { BLIND_NAP };
         desk.doorbell.sleep(queues().flatten(), most, || {
-            desk.stopping() || !path.links.is_quiet() || Some(reader.load().generation()) != acknowledged
+            desk.stopping()
+                || !path.links.is_quiet()
+                || !desk.mailbox.is_empty()
+                || Some(reader.load().generation()) != acknowledged
         });
     }
 
@@ -281,6 +300,11 @@ impl<E: Process> Path<E> {
         if devices {
             self.ports.iter_mut().for_each(WorkerPort::count);
         }
+    }
+
+    /// Whether nothing will ever be received again, and nothing waits.
+    pub(super) fn is_finished(&self) -> bool {
+        self.links.is_quiet() && self.ports.iter().all(|port| port.queue.finished())
     }
 
     /// Takes back buffers of frames that have left.

@@ -14,6 +14,7 @@ use crate::nat::{Counters, EngineConfig, NeighbourFact, Output, Verdict};
 use crate::nic::{Burst, Cache, Frame, Pool, Port, PortCounters, PortInfo, Queue};
 use crate::policy::Snapshot;
 use crate::wire::{Arrival, Packet};
+use crate::worker::mailbox::Command;
 use crate::worker::{Process, Setup};
 
 pub(super) const SEND: u8 = 1;
@@ -121,6 +122,10 @@ impl Process for Script {
             Verdict::Consumed | Verdict::Held | Verdict::Drop(_) => return,
         }
         self.counters.drop(reason);
+    }
+
+    fn answer(&mut self, _: &mut Command, _: &Snapshot, _: Moment) -> bool {
+        true
     }
 
     fn counters(&self) -> &Counters {

@@ -1,0 +1,159 @@
+//! Questions from management to one worker.
+//!
+//! A [`Command`] travels to the worker and comes back as the answer, and brings the memory that the answer needs: the
+//! worker neither allocates nor frees. It works on one command at a time, a bounded piece each turn, so a listing of
+//! a million sessions delays no packet by more than the look at [`SLOTS`] of them.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crossbeam::queue::ArrayQueue;
+
+use crate::base::time::Clock;
+use crate::base::{Moment, WorkerIndex};
+use crate::nat::{
+    Engine, Explanation, Occupancy, Question, SessionCursor, SessionFilter, SessionRow, TraceFilter,
+    TraceRecord,
+};
+use crate::policy::Snapshot;
+use crate::worker::idle::Doorbell;
+
+/// Slots of the session table that a worker looks at in one turn.
+pub const SLOTS: usize = 512;
+
+/// Commands that may wait for a worker.
+const COMMANDS: usize = 8;
+
+/// What is asked of a worker, and later its answer.
+#[derive(Debug)]
+pub enum Command {
+    /// The next page of a listing of sessions.
+    Sessions(SessionPage),
+    /// Ends the trace in progress and starts the next one, if there is one.
+    Trace {
+        /// Which packets are followed next, and memory for as many records as are wanted.
+        next: Option<(TraceFilter, Vec<TraceRecord>)>,
+        /// Answer: what the trace before has recorded.
+        records: Vec<TraceRecord>,
+    },
+    /// What would become of a packet.
+    Explain {
+        /// The packet.
+        question: Question,
+        /// Answer.
+        explanation: Explanation,
+    },
+    /// How full its tables are; the answer is there afterwards.
+    Occupancy(Option<Occupancy>),
+}
+
+/// A page of a listing.
+#[derive(Debug)]
+pub struct SessionPage {
+    /// Which sessions.
+    pub filter: SessionFilter,
+    /// Where the page begins, and afterwards where the next one does.
+    pub cursor: SessionCursor,
+    /// Filled as far as its capacity goes.
+    pub rows: Vec<SessionRow>,
+    /// Answer: whether that was the last page.
+    pub is_last: bool,
+}
+
+/// One bounded piece of the work on a command; says whether the command is answered.
+pub(super) fn answer(engine: &mut Engine, command: &mut Command, snapshot: &Snapshot, now: Moment) -> bool {
+    match command {
+        Command::Sessions(SessionPage { filter, cursor, rows, is_last }) => {
+            *is_last = engine.list_sessions(cursor, filter, SLOTS, now, rows);
+            *is_last || rows.len() == rows.capacity()
+        }
+        Command::Trace { next, records } => {
+            *records = engine.finish_trace();
+            if let Some((filter, memory)) = next.take() {
+                engine.start_trace(filter, memory);
+            }
+            true
+        }
+        Command::Explain { question, explanation } => {
+            *explanation = engine.explain(question, snapshot, now);
+            true
+        }
+        Command::Occupancy(occupancy) => {
+            *occupancy = Some(engine.occupancy());
+            true
+        }
+    }
+}
+
+/// A worker did not answer in time: it has died, or its core is taken from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("worker {0} does not answer")]
+pub struct Silent(pub WorkerIndex);
+
+/// A command on its way.
+#[derive(Debug)]
+pub(super) struct Letter {
+    number: u64,
+    pub(super) command: Box<Command>,
+}
+
+/// Where commands and answers of one worker lie.
+#[derive(Debug)]
+pub(super) struct Mailbox {
+    commands: ArrayQueue<Letter>,
+    answers: ArrayQueue<Letter>,
+    /// The number of the last command. Held during a conversation: there is one at a time.
+    conversation: Mutex<u64>,
+    clock: Clock,
+}
+
+impl Mailbox {
+    pub(super) fn new() -> Self {
+        Self {
+            commands: ArrayQueue::new(COMMANDS),
+            // All that can be under way when management looks: those that wait, one in work, and one that is sent.
+            answers: ArrayQueue::new(COMMANDS + 2),
+            conversation: Mutex::new(0),
+            clock: Clock::start(),
+        }
+    }
+
+    /// Asks, and waits for the answer at most for `patience`.
+    pub(super) fn ask(&self, bell: &Doorbell, command: Command, patience: Duration) -> Option<Command> {
+        let mut number = self.conversation.lock().unwrap_or_else(PoisonError::into_inner);
+        // Answers that came after their conversation was given up.
+        while self.answers.pop().is_some() {}
+        *number += 1;
+        self.commands.push(Letter { number: *number, command: Box::new(command) }).ok()?;
+        bell.ring();
+        let start = self.clock.now();
+        let mut pause = Duration::from_micros(10);
+        loop {
+            match self.answers.pop() {
+                Some(letter) if letter.number == *number => return Some(*letter.command),
+                Some(_) => {}
+                None if self.clock.now().since(start) >= patience => return None,
+                None => {
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(Duration::from_millis(1));
+                }
+            }
+        }
+    }
+
+    /// Whether a command waits.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.commands.is_empty()
+    }
+
+    /// The worker's next command.
+    pub(super) fn take(&self) -> Option<Letter> {
+        self.commands.pop()
+    }
+
+    /// Sends the answer back. The queue has room for all that can be under way.
+    pub(super) fn reply(&self, letter: Letter) {
+        let _ = self.answers.push(letter);
+    }
+}
