@@ -70,18 +70,29 @@ const MAX_TICKS: u32 = 1 << 30;
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     start: std::time::Instant,
+    /// Time since 1970 at the start.
+    unix: Duration,
 }
 
 impl Clock {
+    const FIRST: u64 = 1_000_000_000;
+
     /// A clock that starts now.
     #[expect(clippy::disallowed_methods, reason = "this is the one place that may")]
     pub fn start() -> Self {
-        Self { start: std::time::Instant::now() }
+        let unix = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Self { start: std::time::Instant::now(), unix }
     }
 
     /// The time since the start, plus one second so that no moment is ever zero.
     #[inline]
     pub fn now(&self) -> Moment {
-        Moment(self.start.elapsed().as_nanos() as u64 + 1_000_000_000)
+        Moment(self.start.elapsed().as_nanos() as u64 + Self::FIRST)
+    }
+
+    /// The time since 1970 at `moment`, for timestamps that people read: by the wall clock as it stood at the start.
+    pub const fn unix(&self, moment: Moment) -> Duration {
+        let since = Duration::from_nanos(moment.0.saturating_sub(Self::FIRST));
+        self.unix.saturating_add(since)
     }
 }

@@ -5,8 +5,8 @@
 //! | --- | --- |
 //! | [`pool`] | packet buffers, shared by all ports and workers |
 //! | [`memory`] | ports made of rings in memory: tests, benches, simulation |
-//! | `pcap` | replays a capture into the gateway; decorator that writes what passes |
-//! | `faulty` | decorator that drops, duplicates, reorders and corrupts by seed |
+//! | [`pcap`] | replays a capture into the gateway; decorator that writes what passes |
+//! | [`faulty`] | decorator that drops, duplicates, reorders and corrupts by seed |
 //! | `af_packet` | Linux packet sockets with memory-mapped rings |
 //! | [`af_xdp`] | Linux XDP sockets |
 //! | [`open`] | chooses the back end for a device |
@@ -14,8 +14,10 @@
 
 pub mod af_xdp;
 pub mod device;
+pub mod faulty;
 pub mod memory;
 pub mod open;
+pub mod pcap;
 pub mod pool;
 
 use std::io;
