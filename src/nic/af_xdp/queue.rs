@@ -13,6 +13,8 @@ use crate::nic::{Burst, Cache, Frame, PortCounters, Queue};
 
 /// The shortest frame that a device takes: an Ethernet header.
 const SHORTEST: usize = 14;
+/// Frames that a kick sends at least, unless the device refuses one.
+const SMALLEST_BUDGET: u32 = 32;
 /// How long a queue that is closed waits for its last frames to leave: tries, and the time between.
 const DRAIN_TRIES: u32 = 100;
 const DRAIN_PAUSE: Duration = Duration::from_millis(1);
@@ -45,6 +47,8 @@ pub(super) struct XdpQueue {
     /// Slots lent that have not been reported as sent yet. Never more than the completion ring has entries.
     sending: u32,
     entries: u32,
+    /// Whether the last kick left frames in the transmit ring.
+    unsent: bool,
     /// What the queue counts itself, besides the kernel.
     own: PortCounters,
     /// The last word of the kernel's statistics.
@@ -76,6 +80,7 @@ impl XdpQueue {
             receiving: 0,
             sending: 0,
             entries: shape.entries,
+            unsent: false,
             own: PortCounters::default(),
             last: PortCounters::default(),
             _reservation: reservation,
@@ -143,33 +148,35 @@ impl XdpQueue {
         if !socket.transmit.needs_wakeup() {
             return;
         }
-        let mut pending = socket.transmit.pending();
-        if self.transfer == Transfer::Direct {
-            // The driver goes on by itself once it is awake.
-            if pending > 0 {
-                let _ = sys::kick_transmit(socket.fd());
-            }
+        let pending = socket.transmit.pending();
+        if pending == 0 {
             return;
         }
-        // A kick copies and sends a limited number of frames, and ends at the first that the device refuses. Each one
-        // that is of use takes a frame off the ring; two in a row that do not may find the device busy.
-        let mut idle = 0;
-        for _ in 0..pending + 2 {
-            if pending == 0 || idle == 2 {
-                break;
-            }
-            if let Err(error) = sys::kick_transmit(socket.fd()) {
-                match error.raw_os_error() {
-                    // The device refused a frame for good, for instance because its ring is full.
-                    Some(libc::EBUSY) => self.own.tx_errors += 1,
-                    Some(libc::EAGAIN | libc::ENOBUFS | libc::EINTR) => {}
-                    // The device is down or has gone.
-                    _ => break,
+        if self.transfer == Transfer::Direct {
+            // The driver goes on by itself once it is awake.
+            self.unsent = sys::kick_transmit(socket.fd()).is_err();
+            return;
+        }
+        // A kick copies and sends frames until the ring is empty, the kernel's budget for a call is spent, or the
+        // device refuses one. The ring's index is no measure of progress: older kernels do not update it each time.
+        self.unsent = true;
+        let (mut again, mut refused) = (pending.div_ceil(SMALLEST_BUDGET) + 2, pending);
+        while again > 0 && refused > 0 {
+            match sys::kick_transmit(socket.fd()).map_err(|error| error.raw_os_error()) {
+                Ok(()) => {
+                    self.unsent = false;
+                    return;
                 }
+                // The device refused a frame for good, for instance because its ring is full.
+                Err(Some(libc::EBUSY)) => {
+                    self.own.tx_errors += 1;
+                    refused -= 1;
+                }
+                // The budget is spent, or there is no room for a while.
+                Err(Some(libc::EAGAIN | libc::ENOBUFS | libc::EINTR)) => again -= 1,
+                // The device is down or has gone.
+                Err(_) => return,
             }
-            let left = socket.transmit.pending();
-            idle = if left == pending { idle + 1 } else { 0 };
-            pending = left;
         }
     }
 
@@ -210,6 +217,9 @@ impl XdpQueue {
 impl Queue for XdpQueue {
     fn receive(&mut self, cache: &mut Cache, burst: &mut Burst) -> usize {
         let count = self.fetch(burst);
+        if self.unsent {
+            self.kick();
+        }
         self.complete(cache);
         self.stock(cache);
         count
