@@ -1,6 +1,9 @@
 //! natgate
 pub mod base;
+pub mod cli;
 pub mod config;
+pub mod control;
+pub mod daemon;
 pub mod nat;
 pub mod nic;
 pub mod policy;

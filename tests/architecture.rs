@@ -20,7 +20,10 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("config", &["base", "wire", "policy"]),
     ("control", &["base", "wire", "policy", "nat", "worker", "config"]),
     ("api", &["base", "policy", "config", "control"]),
-    ("cli", &["base", "config", "control::address", "control::describe", "control::protocol"]),
+    (
+        "cli",
+        &["base", "config", "control::address", "control::client", "control::describe", "control::protocol"],
+    ),
     ("daemon", &["base", "wire", "nic", "policy", "nat", "worker", "config", "control", "api"]),
     ("main", &["base", "config", "cli", "daemon"]),
 ];

@@ -1,0 +1,393 @@
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+
+use clap::{CommandFactory, Parser};
+
+use super::*;
+use crate::control::protocol::{
+    ActivityStats, Answer, Change, ChangeKind, Counts, End, Explanation, Fault, FaultCode, Finding,
+    GatewayStatus, MemoryStatus, Occupancy, PortStats, PortStatus, Reloaded, Request, Session, Stats, Status,
+    Step, Trace, WorkerStats, WorkerStatus,
+};
+use crate::control::service::{Interrupted, Service, Sink};
+use crate::control::socket::scratch::Directory;
+use crate::control::socket::{Limits, Listener, Server};
+
+/// A gateway that notes what it is asked and answers what it was given.
+#[derive(Default)]
+struct Fake {
+    asked: Mutex<Vec<Request>>,
+    answers: Mutex<Vec<Answer>>,
+    last: Mutex<Option<Result<End, Fault>>>,
+}
+
+impl Service for Fake {
+    fn answer(&self, request: Request, sink: &mut dyn Sink) -> Result<End, Interrupted> {
+        self.asked.lock().unwrap().push(request);
+        let answers = self.answers.lock().unwrap().clone();
+        for answer in &answers {
+            sink.send(answer)?;
+        }
+        let count = answers.len() as u64;
+        let last = self.last.lock().unwrap().clone();
+        Ok(last.unwrap_or(Ok(End { count, ..End::default() }))?)
+    }
+}
+
+struct Bench {
+    directory: Directory,
+    fake: Arc<Fake>,
+    _server: Server,
+}
+
+impl Bench {
+    fn new(answers: Vec<Answer>) -> Self {
+        let directory = Directory::new();
+        let fake = Arc::new(Fake { answers: Mutex::new(answers), ..Fake::default() });
+        let listener = Listener::bind(&directory.socket()).unwrap();
+        let server = Server::start(listener, Arc::clone(&fake) as _, Limits::default()).unwrap();
+        Self { directory, fake, _server: server }
+    }
+
+    fn ends(self, last: Result<End, Fault>) -> Self {
+        *self.fake.last.lock().unwrap() = Some(last);
+        self
+    }
+
+    fn run(&self, arguments: &[&str]) -> (Exit, String, String) {
+        let socket = self.directory.socket();
+        let arguments = ["natgate"].into_iter().chain(arguments.iter().copied());
+        let cli = Cli::try_parse_from(arguments.chain(["--socket", socket.to_str().unwrap()])).unwrap();
+        run(&cli)
+    }
+
+    /// What the command printed, and that it ended well.
+    fn text(&self, arguments: &[&str]) -> String {
+        let (exit, out, err) = self.run(arguments);
+        assert_eq!((exit, err.as_str()), (Exit::Success, ""));
+        out
+    }
+
+    fn asked(&self) -> Request {
+        self.fake.asked.lock().unwrap().last().unwrap().clone()
+    }
+}
+
+fn run(cli: &Cli) -> (Exit, String, String) {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let exit = execute(&cli.command, &mut Console { out: &mut out, err: &mut err });
+    (exit, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+}
+
+fn session() -> Session {
+    Session {
+        kind: "snat".into(),
+        protocol: "tcp".into(),
+        inside: "10.0.1.10:40000".into(),
+        external: "203.0.113.17:51234".into(),
+        peer: "198.51.100.7:443".into(),
+        state: "established".into(),
+        entry: "all".into(),
+        gateway: "gw1".into(),
+        vpc: "prod".into(),
+        bytes_out: 1234,
+        bytes_in: 5_678_901,
+        age_seconds: 61.5,
+        idle_seconds: 0.3,
+        expires_seconds: 7439.7,
+        workers: vec![0, 1],
+    }
+}
+
+fn counts(packets: u64) -> Counts {
+    Counts {
+        received: packets,
+        forwarded: packets - 3,
+        dropped: 3,
+        bytes_out: packets * 100,
+        drops: [("no-mapping".to_owned(), 2), ("host-quota".to_owned(), 1), ("not-ours".to_owned(), 0)]
+            .into(),
+        ..Counts::default()
+    }
+}
+
+fn stats(uptime_seconds: f64, packets: u64) -> Stats {
+    Stats {
+        uptime_seconds,
+        total: counts(packets),
+        workers: vec![WorkerStats {
+            worker: 0,
+            counts: counts(packets),
+            activity: ActivityStats { busy_seconds: 1.0, idle_seconds: 3.0, ..ActivityStats::default() },
+        }],
+        ports: vec![PortStats {
+            name: "wan".into(),
+            rx_packets: packets,
+            rx_bytes: 60 * packets,
+            ..PortStats::default()
+        }],
+    }
+}
+
+fn status() -> Status {
+    Status {
+        version: "0.1.0".into(),
+        process: 4242,
+        uptime_seconds: 93_784.0,
+        config: "/etc/natgate/natgate.toml".into(),
+        generation: 7,
+        ports: vec![PortStatus {
+            name: "wan".into(),
+            device: "eth0".into(),
+            mode: "af_xdp, zero-copy: the driver supports it".into(),
+            mac: "02:00:00:00:00:01".into(),
+            mtu: 1500,
+            queues: 2,
+        }],
+        workers: vec![
+            WorkerStatus {
+                worker: 0,
+                core: Some(1),
+                generation: 7,
+                alive: true,
+                sessions: Occupancy { used: 1234, capacity: 524_288 },
+            },
+            WorkerStatus { worker: 1, generation: 6, ..WorkerStatus::default() },
+        ],
+        sessions: Occupancy { used: 1234, capacity: 1_048_576 },
+        neighbours: Occupancy { used: 3, capacity: 32_768 },
+        memory: vec![MemoryStatus { name: "packet buffers".into(), pages: "huge".into(), bytes: 67_108_864 }],
+        gateways: vec![
+            GatewayStatus { name: "gw1".into(), snat_sessions: 100, limit: Some(10_000) },
+            GatewayStatus { name: "gw2".into(), snat_sessions: 5, limit: None },
+        ],
+        resources: [("eip".to_owned(), 3), ("dnat".to_owned(), 12)].into(),
+    }
+}
+
+#[test]
+fn every_help_is_as_reviewed() {
+    let mut root = Cli::command().term_width(100);
+    // The environment of the test must not show.
+    root = root.mut_subcommands(|command| command.mut_args(|arg| arg.hide_env_values(true)));
+    root.build();
+    insta::assert_snapshot!("help", root.render_long_help().to_string());
+    for command in root.get_subcommands_mut() {
+        let name = format!("help_{}", command.get_name());
+        insta::assert_snapshot!(name, command.render_long_help().to_string());
+    }
+}
+
+#[test]
+fn the_command_line_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn wrong_arguments_name_the_option_the_value_and_the_rule() {
+    let errors: Vec<_> = [
+        &["sessions", "--inside", "10.0.0"][..],
+        &["sessions", "--protocol", "tpc"],
+        &["sessions", "--kind", "nat"],
+        &["sessions", "--limit", "-1"],
+        &["stats", "--interval", "0"],
+        &["stats", "--times", "3"],
+        &["trace", "-n", "0"],
+        &["explain"],
+        &["fly"],
+    ]
+    .iter()
+    .map(|arguments| {
+        let error = Cli::try_parse_from(["natgate"].iter().chain(*arguments)).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        error.to_string()
+    })
+    .collect();
+    insta::assert_snapshot!(errors.join("----\n"));
+}
+
+#[test]
+fn without_a_gateway_the_exit_code_is_3_and_the_hint_helps() {
+    let cli = Cli::try_parse_from(["natgate", "status", "--socket", "/nonexistent/natgate.sock"]).unwrap();
+    let (exit, out, err) = run(&cli);
+    assert_eq!((exit, out.as_str()), (Exit::Unreachable, ""));
+    insta::assert_snapshot!(err);
+}
+
+#[test]
+fn sessions_are_listed() {
+    let bench = Bench::new(vec![Answer::Session(Box::new(session()))]);
+    insta::assert_snapshot!(bench.text(&["sessions"]));
+}
+
+#[test]
+fn all_session_filters_reach_the_gateway() {
+    let bench = Bench::new(vec![]);
+    let arguments = "sessions --protocol udp --inside 10.0.0.0/8 --eip 203.0.113.17:53 --peer :443 --entry all \
+                     --gateway gw1 --vpc prod --kind dnat --limit 5 --count";
+    bench.text(&arguments.split_whitespace().collect::<Vec<_>>());
+    insta::assert_snapshot!(serde_json::to_string_pretty(&bench.asked()).unwrap());
+}
+
+#[test]
+fn a_listing_that_was_cut_says_so_beside_the_list() {
+    let end = End { count: 1, truncated: true, unmerged: 2 };
+    let bench = Bench::new(vec![Answer::Session(Box::new(session()))]).ends(Ok(end));
+    let (exit, out, err) = bench.run(&["sessions", "--json"]);
+    assert_eq!(exit, Exit::Success);
+    assert_eq!(serde_json::from_str::<Session>(&out).unwrap(), session());
+    assert_eq!(err, "natgate: 2 rows may be the other direction of a DNAT session shown before\n");
+    let (_, _, err) = bench.run(&["sessions"]);
+    assert!(err.starts_with("natgate: there may be more than these 1\n"), "{err}");
+}
+
+#[test]
+fn stats_show_conservation_and_drops() {
+    let bench = Bench::new(vec![Answer::Stats(Box::new(stats(10.0, 1000)))]);
+    insta::assert_snapshot!(bench.text(&["stats"]));
+    assert!(bench.text(&["stats", "--interval", "0.01", "--times", "2"]).matches("PER SECOND").count() >= 4);
+}
+
+#[test]
+fn rates_are_differences_over_the_gateways_own_time() {
+    insta::assert_snapshot!(render::stats(&stats(12.0, 3000), Some(&stats(10.0, 1000))));
+}
+
+#[test]
+fn the_status_is_shown() {
+    let bench = Bench::new(vec![Answer::Status(Box::new(status()))]);
+    insta::assert_snapshot!(bench.text(&["status"]));
+    let json = bench.text(&["status", "--json"]);
+    assert_eq!(serde_json::from_str::<Status>(&json).unwrap(), status());
+}
+
+#[test]
+fn a_reload_shows_what_it_changed() {
+    let change = |change, name: &str, detail: &str| Change {
+        change,
+        resource: "dnat".into(),
+        name: name.into(),
+        detail: detail.into(),
+    };
+    let reloaded = Reloaded {
+        generation: 8,
+        dry_run: false,
+        changes: vec![
+            change(ChangeKind::Added, "web", ""),
+            change(ChangeKind::Changed, "mail", "public_port 25 -> 2525"),
+            change(ChangeKind::Removed, "old", ""),
+        ],
+    };
+    let bench = Bench::new(vec![Answer::Reload(reloaded)]);
+    insta::assert_snapshot!(bench.text(&["reload"]));
+    bench.text(&["reload", "--dry-run"]);
+    assert!(matches!(bench.asked(), Request::Reload(request) if request.dry_run));
+}
+
+#[test]
+fn a_refused_reload_prints_every_error_and_exits_with_2() {
+    let finding = Finding {
+        code: "EipDuplicate".into(),
+        file: "natgate.toml".into(),
+        line: Some(12),
+        key: "eip[1].address".into(),
+        value: Some("\"203.0.113.16\"".into()),
+        rule: "an EIP is declared once".into(),
+        conflict: Some("eip[0] at line 8".into()),
+        hint: Some("remove one of the two".into()),
+    };
+    let fault = Fault {
+        findings: vec![finding.clone(), Finding { line: None, hint: None, conflict: None, ..finding }],
+        ..Fault::new(FaultCode::Configuration, "natgate.toml has 2 errors; nothing was changed")
+    };
+    let bench = Bench::new(vec![]).ends(Err(fault));
+    let (exit, out, err) = bench.run(&["reload"]);
+    assert_eq!((exit, out.as_str()), (Exit::Input, ""));
+    insta::assert_snapshot!(err);
+    let (_, _, err) = bench.run(&["reload", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&err).unwrap();
+    assert_eq!(json["error"]["findings"][0]["line"], 12);
+}
+
+#[test]
+fn traces_and_explanations_are_shown() {
+    let steps = vec![
+        Step { stage: "classify".into(), decision: "from vpc prod to the outside".into() },
+        Step { stage: "nat".into(), decision: "new session".into() },
+    ];
+    let trace = Trace {
+        worker: 1,
+        at_seconds: 12.5,
+        port: "lan".into(),
+        packet: "tcp 10.0.1.10:40000 > 198.51.100.7:443".into(),
+        steps: steps.clone(),
+        verdict: "sent by wan".into(),
+    };
+    let explanation = Explanation {
+        packet: trace.packet.clone(),
+        from: "vpc prod".into(),
+        steps,
+        verdict: "sent by wan".into(),
+        becomes: Some("tcp 203.0.113.17:51234 > 198.51.100.7:443".into()),
+        entry: Some("snat all".into()),
+    };
+    let bench = Bench::new(vec![Answer::Trace(Box::new(trace))]);
+    insta::assert_snapshot!(
+        "trace",
+        bench.text(&["trace", "--source", "10.0.0.0/8", "--port", "lan", "-n", "1"])
+    );
+    insta::assert_snapshot!("trace_request", serde_json::to_string_pretty(&bench.asked()).unwrap());
+    let bench = Bench::new(vec![Answer::Explanation(Box::new(explanation))]);
+    // Quoted as one argument or not, it is the same packet.
+    insta::assert_snapshot!(
+        "explanation",
+        bench.text(&["explain", "tcp 10.0.1.10:40000 > 198.51.100.7:443"])
+    );
+    let quoted = bench.asked();
+    bench.text(&["explain", "tcp", "10.0.1.10:40000", "to", "198.51.100.7:443"]);
+    assert_eq!(bench.asked(), quoted);
+}
+
+#[test]
+fn a_wrong_packet_description_is_wrong_input() {
+    let bench = Bench::new(vec![]);
+    let (exit, out, err) = bench.run(&["explain", "tcp 10.0.1.10 > 198.51.100.7:443"]);
+    assert_eq!((exit, out.as_str()), (Exit::Input, ""));
+    assert!(err.contains("source \"10.0.1.10\" has no port, which tcp needs"), "{err}");
+    assert!(bench.fake.asked.lock().unwrap().is_empty());
+}
+
+/// Takes some bytes and then says that nobody reads any more.
+struct Pipe(usize);
+
+impl Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0 == 0 {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let taken = bytes.len().min(self.0);
+        self.0 -= taken;
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_reader_that_has_had_enough_is_no_error() {
+    let bench = Bench::new(vec![Answer::Session(Box::new(session())); 1000]);
+    let socket = bench.directory.socket();
+    let cli = Cli::try_parse_from(["natgate", "sessions", "--socket", socket.to_str().unwrap()]).unwrap();
+    let mut err = Vec::new();
+    let exit = execute(&cli.command, &mut Console { out: &mut Pipe(500), err: &mut err });
+    assert_eq!((exit, err), (Exit::Success, Vec::new()));
+}
+
+#[test]
+fn completions_know_the_commands() {
+    let (exit, out, _) = run(&Cli::try_parse_from(["natgate", "completions", "bash"]).unwrap());
+    assert_eq!(exit, Exit::Success);
+    assert!(out.contains("--dry-run") && out.contains("explain"));
+}

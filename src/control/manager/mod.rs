@@ -1,0 +1,131 @@
+//! The manager: whatever is asked of a running gateway, as plain methods. It knows no transport.
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | `reload` | applies a changed configuration file as one step |
+//! | `report` | status and counters |
+
+mod reload;
+mod report;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use crate::base::Moment;
+use crate::base::time::Clock;
+use crate::config::{Compiler, Directory, Model, PortFacts};
+use crate::control::protocol::{Answer, End, Fault, FaultCode, Request};
+use crate::control::service::{Interrupted, Service, Sink};
+use crate::worker::{Died, Final, Running};
+
+/// Who else is to know of a changed configuration, besides the workers.
+pub trait Observer: std::fmt::Debug + Send + Sync {
+    /// A configuration is about to be applied.
+    fn reloading(&self);
+
+    /// That has ended, well or not.
+    fn reloaded(&self);
+
+    /// All workers work with this configuration: whatever has to follow it does so now.
+    ///
+    /// # Errors
+    /// What did not follow, in words.
+    fn in_force(&self, model: &Model) -> Result<(), String>;
+}
+
+/// What a manager is made with.
+#[derive(Debug)]
+pub struct Parts {
+    /// The gateway at work.
+    pub running: Running,
+    /// The configuration that it works with.
+    pub model: Model,
+    /// The compiler that made its snapshot.
+    pub compiler: Compiler,
+    /// What the opened ports said.
+    pub facts: Vec<PortFacts>,
+    /// Where the configuration came from.
+    pub config: PathBuf,
+    /// The cores of its workers, if they are pinned.
+    pub cores: Option<Vec<usize>>,
+    /// Sessions that each worker has room for.
+    pub sessions: usize,
+    /// Neighbours that each worker has room for.
+    pub neighbours: usize,
+    /// The clock of its workers.
+    pub clock: Clock,
+    /// Who else is to know of a changed configuration.
+    pub observer: Box<dyn Observer>,
+}
+
+/// What the running configuration is called. Replaced whole, so that readers wait for nobody.
+#[derive(Debug)]
+struct View {
+    model: Model,
+    directory: Arc<Directory>,
+}
+
+/// The one that everything is asked of.
+#[derive(Debug)]
+pub struct Manager {
+    running: Running,
+    view: RwLock<Arc<View>>,
+    /// Held while a configuration is changed: changes come one after the other.
+    compiler: Mutex<Compiler>,
+    facts: Vec<PortFacts>,
+    config: PathBuf,
+    cores: Option<Vec<usize>>,
+    sessions: usize,
+    neighbours: usize,
+    clock: Clock,
+    started: Moment,
+    observer: Box<dyn Observer>,
+}
+
+impl Manager {
+    /// Manages a gateway that was just started.
+    pub fn new(parts: Parts) -> Self {
+        let Parts { running, model, compiler, facts, config, cores, sessions, neighbours, clock, observer } =
+            parts;
+        let view = RwLock::new(Arc::new(View { model, directory: compiler.directory() }));
+        let started = clock.now();
+        let compiler = Mutex::new(compiler);
+        Self { running, view, compiler, facts, config, cores, sessions, neighbours, clock, started, observer }
+    }
+
+    /// Whether all workers live.
+    ///
+    /// # Errors
+    /// The first dead worker and its last words.
+    pub fn check(&self) -> Result<(), Died> {
+        self.running.check()
+    }
+
+    /// Stops the gateway and gives the ports back.
+    pub fn stop(self) -> Final {
+        self.running.stop()
+    }
+
+    fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn uptime_seconds(&self) -> f64 {
+        self.clock.now().since(self.started).as_secs_f64()
+    }
+}
+
+impl Service for Manager {
+    fn answer(&self, request: Request, sink: &mut dyn Sink) -> Result<End, Interrupted> {
+        let answer = match request {
+            Request::Reload(request) => Answer::Reload(self.reload(&request)?),
+            Request::Status => Answer::Status(Box::new(self.status())),
+            Request::Stats => Answer::Stats(Box::new(self.stats())),
+            Request::Sessions(_) | Request::Trace(_) | Request::Explain(_) => {
+                return Err(Fault::new(FaultCode::Failed, "this version does not answer that yet").into());
+            }
+        };
+        sink.send(&answer)?;
+        Ok(End { count: 1, ..End::default() })
+    }
+}

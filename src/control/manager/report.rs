@@ -1,0 +1,218 @@
+//! Status and counters.
+
+use crate::base::hugepage::Pages;
+use crate::base::{DropReason, GatewayIndex};
+use crate::control::manager::{Manager, View};
+use crate::control::protocol::{
+    ActivityStats, Counts, GatewayStatus, MemoryStatus, Occupancy, PortStats, PortStatus, Stats, Status,
+    WorkerStats, WorkerStatus,
+};
+use crate::nat::Counters;
+use crate::policy::Snapshot;
+use crate::worker::{Activity, PortTotals, WorkerTotals};
+
+impl Manager {
+    /// What runs.
+    pub fn status(&self) -> Status {
+        let view = self.view();
+        let snapshot = self.running.snapshot();
+        let totals = self.running.totals();
+        let dead = self.running.check().err().map(|died| died.worker.index());
+        let workers: Vec<_> = totals
+            .iter()
+            .enumerate()
+            .map(|(index, totals)| WorkerStatus {
+                worker: index as u16,
+                core: self.cores.as_ref().and_then(|cores| cores.get(index).copied()),
+                generation: snapshot.generation().0,
+                alive: dead != Some(index),
+                sessions: Occupancy { used: sessions(&totals.counters), capacity: self.sessions as u64 },
+            })
+            .collect();
+        let pool = self.running.pool();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            process: std::process::id(),
+            uptime_seconds: self.uptime_seconds(),
+            config: self.config.display().to_string(),
+            generation: snapshot.generation().0,
+            ports: self.ports(&view),
+            sessions: Occupancy {
+                used: workers.iter().map(|worker| worker.sessions.used).sum(),
+                capacity: self.sessions as u64 * workers.len() as u64,
+            },
+            neighbours: Occupancy { used: 0, capacity: self.neighbours as u64 },
+            memory: vec![MemoryStatus {
+                name: "packet buffers".to_owned(),
+                pages: pages(pool.pages()).to_owned(),
+                bytes: pool.region().1 as u64,
+            }],
+            gateways: gateways(&view, &snapshot),
+            resources: resources(&view),
+            workers,
+        }
+    }
+
+    /// All counters, a few milliseconds old.
+    pub fn stats(&self) -> Stats {
+        let view = self.view();
+        let totals = self.running.totals();
+        let workers: Vec<_> = totals
+            .iter()
+            .enumerate()
+            .map(|(index, totals)| WorkerStats {
+                worker: index as u16,
+                counts: counts(&totals.counters),
+                activity: activity(&totals.activity),
+            })
+            .collect();
+        let ports = view.model.ports().iter().enumerate().map(|(index, port)| {
+            let of_workers = totals.iter().filter_map(|totals| totals.ports.get(index));
+            port_stats(port.name.to_string(), of_workers)
+        });
+        Stats {
+            uptime_seconds: self.uptime_seconds(),
+            total: total(&totals),
+            ports: ports.collect(),
+            workers,
+        }
+    }
+
+    fn ports(&self, view: &View) -> Vec<PortStatus> {
+        let named = self.running.ports().iter().zip(view.model.ports());
+        named
+            .map(|(info, port)| PortStatus {
+                name: port.name.to_string(),
+                device: info.device.clone(),
+                mode: info.mode.clone(),
+                mac: info.mac.map(|byte| format!("{byte:02x}")).join(":"),
+                mtu: info.mtu,
+                queues: self.running.totals().len(),
+            })
+            .collect()
+    }
+}
+
+fn pages(pages: Pages) -> &'static str {
+    match pages {
+        Pages::Huge => "huge",
+        Pages::Transparent => "transparent",
+        Pages::Small => "small",
+    }
+}
+
+/// Sessions that began and did not end.
+fn sessions(counters: &Counters) -> u64 {
+    counters.sessions_created.saturating_sub(counters.sessions_removed)
+}
+
+fn gateways(view: &View, snapshot: &Snapshot) -> Vec<GatewayStatus> {
+    let running = view.model.gateways().iter().filter_map(|gateway| {
+        let index: GatewayIndex = view.directory.gateway_named(gateway.name.as_str())?;
+        Some((gateway, snapshot.gateway(index)?))
+    });
+    running
+        .map(|(gateway, running)| GatewayStatus {
+            name: gateway.name.to_string(),
+            snat_sessions: running.meter.sessions(),
+            limit: Some(running.limits.sessions).filter(|limit| *limit != u64::MAX),
+        })
+        .collect()
+}
+
+fn resources(view: &View) -> std::collections::BTreeMap<String, u64> {
+    let model = &view.model;
+    let vswitches = model.vpcs().iter().map(|vpc| vpc.vswitches.len()).sum();
+    [
+        ("vpc", model.vpcs().len()),
+        ("vswitch", vswitches),
+        ("gateway", model.gateways().len()),
+        ("eip", model.eips().len()),
+        ("dnat", model.dnat().len()),
+        ("snat", model.snat().len()),
+    ]
+    .into_iter()
+    .map(|(kind, count)| (kind.to_owned(), count as u64))
+    .collect()
+}
+
+fn total(workers: &[WorkerTotals]) -> Counts {
+    let mut total = Counts::default();
+    for worker in workers {
+        let more = counts(&worker.counters);
+        let fields: [(&mut u64, u64); 14] = [
+            (&mut total.received, more.received),
+            (&mut total.taken_over, more.taken_over),
+            (&mut total.forwarded, more.forwarded),
+            (&mut total.handed, more.handed),
+            (&mut total.consumed, more.consumed),
+            (&mut total.held, more.held),
+            (&mut total.dropped, more.dropped),
+            (&mut total.originated, more.originated),
+            (&mut total.bytes_out, more.bytes_out),
+            (&mut total.bytes_in, more.bytes_in),
+            (&mut total.sessions_created, more.sessions_created),
+            (&mut total.sessions_removed, more.sessions_removed),
+            (&mut total.stateless, more.stateless),
+            (&mut total.displaced, more.displaced),
+        ];
+        for (sum, value) in fields {
+            *sum += value;
+        }
+        total.balance += more.balance;
+        for (reason, count) in more.drops {
+            *total.drops.entry(reason).or_default() += count;
+        }
+    }
+    total
+}
+
+fn counts(counters: &Counters) -> Counts {
+    let drops = DropReason::ALL.iter().zip(counters.drops);
+    Counts {
+        received: counters.received,
+        taken_over: counters.taken_over,
+        forwarded: counters.forwarded,
+        handed: counters.handed,
+        consumed: counters.consumed,
+        held: counters.held,
+        dropped: counters.dropped(),
+        balance: counters.balance(),
+        originated: counters.originated,
+        bytes_out: counters.bytes_out,
+        bytes_in: counters.bytes_in,
+        sessions_created: counters.sessions_created,
+        sessions_removed: counters.sessions_removed,
+        stateless: counters.stateless,
+        displaced: counters.displaced,
+        drops: drops.map(|(reason, count)| (reason.name().to_owned(), count)).collect(),
+    }
+}
+
+fn activity(activity: &Activity) -> ActivityStats {
+    let seconds = |nanos: u64| nanos as f64 / 1e9;
+    ActivityStats {
+        busy_seconds: seconds(activity.busy_nanos),
+        idle_seconds: seconds(activity.idle_nanos),
+        sleeps: activity.sleeps,
+        batches: activity.batches,
+        own_no_buffer: activity.own_no_buffer,
+        own_transmit_full: activity.own_transmit_full,
+        facts_lost: activity.facts_lost,
+        waiting: activity.waiting,
+        waiting_most: activity.waiting_most,
+    }
+}
+
+fn port_stats<'a>(name: String, of_workers: impl Iterator<Item = &'a PortTotals>) -> PortStats {
+    of_workers.fold(PortStats { name, ..PortStats::default() }, |sum, more| PortStats {
+        name: sum.name,
+        rx_packets: sum.rx_packets + more.rx_packets,
+        rx_bytes: sum.rx_bytes + more.rx_bytes,
+        tx_packets: sum.tx_packets + more.tx_packets,
+        tx_bytes: sum.tx_bytes + more.tx_bytes,
+        rx_missed: sum.rx_missed + more.rx_missed,
+        rx_errors: sum.rx_errors + more.rx_errors,
+        tx_errors: sum.tx_errors + more.tx_errors,
+    })
+}

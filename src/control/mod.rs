@@ -1,0 +1,18 @@
+//! The management core: one manager that everything is asked of, and a socket to ask it by.
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`protocol`] | requests and answers, shared by server, client and `--json` |
+//! | [`address`], [`describe`] | addresses, filters and packets as people write them |
+//! | [`manager`] | reload, status, counters, sessions, trace, explain |
+//! | [`service`] | what a transport needs of whoever answers |
+//! | [`socket`] | the Unix socket: listener, connections |
+//! | [`client`] | the other end of the socket |
+
+pub mod address;
+pub mod client;
+pub mod describe;
+pub mod manager;
+pub mod protocol;
+pub mod service;
+pub mod socket;

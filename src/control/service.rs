@@ -1,0 +1,47 @@
+//! What a transport needs of whoever answers: the socket knows this, not the manager.
+
+use crate::control::protocol::{Answer, End, Fault, Request};
+
+/// Answers requests.
+pub trait Service: Send + Sync {
+    /// Answers one request: any number of answers into `sink`, then what the last line says. Takes a bounded time unless
+    /// the request itself asks to wait, and ends soon after the client is gone.
+    ///
+    /// # Errors
+    /// What the last line says instead, or that nobody reads any more.
+    fn answer(&self, request: Request, sink: &mut dyn Sink) -> Result<End, Interrupted>;
+}
+
+/// Where answers go.
+pub trait Sink {
+    /// Sends one answer. It may wait in a buffer.
+    fn send(&mut self, answer: &Answer) -> Result<(), Gone>;
+
+    /// Sends what waits in the buffer, and notices whether the client is still there.
+    fn flush(&mut self) -> Result<(), Gone>;
+}
+
+/// The client has gone, or is too slow: there is nobody to answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gone;
+
+/// Why an answer ends early.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Interrupted {
+    /// It went wrong.
+    Fault(Fault),
+    /// Nobody reads it.
+    Gone,
+}
+
+impl From<Fault> for Interrupted {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<Gone> for Interrupted {
+    fn from(Gone: Gone) -> Self {
+        Self::Gone
+    }
+}

@@ -1,0 +1,253 @@
+//! The gateway as a process: started from a configuration file, ended by a signal.
+//!
+//! What is taken at the start is given back in reverse: the management socket, the workers, the ports.
+
+mod logging;
+mod notify;
+mod ports;
+mod signals;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::time::Clock;
+use crate::config::{self, Compiler, Model, PortFacts, Workers};
+use crate::control::manager::{Manager, Observer, Parts};
+use crate::control::protocol::ReloadRequest;
+use crate::control::socket::{BindError, Limits, Listener, Server};
+use crate::policy::Snapshot;
+use crate::worker::{self, Died, Final, Gateway, Idle, LaunchError, Running, Setup, Threads};
+use notify::Notifier;
+use ports::{OpenError, Opened};
+use signals::{Signal, Signals};
+
+/// How often the management thread looks after the workers.
+const WATCH: Duration = Duration::from_millis(100);
+/// EIPs in SNAT pools that there is always room for.
+const SNAT_EIPS: usize = 1024;
+/// Time that management connections have to let go of the manager when the gateway stops.
+const RELEASE: Duration = Duration::from_secs(6);
+
+/// Why a gateway did not start, or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration file has errors.
+    #[error("{0}")]
+    Configuration(#[from] config::Errors),
+    /// The management socket cannot be had.
+    #[error("{0}")]
+    Socket(#[from] BindError),
+    /// A port cannot be opened.
+    #[error("{0}")]
+    Port(#[from] OpenError),
+    /// The workers cannot be started.
+    #[error("{0}")]
+    Launch(#[from] LaunchError),
+    /// A worker ended by itself: a defect.
+    #[error("{0}; the gateway was stopped. This is a defect of natgate: please report it")]
+    Died(#[from] Died),
+    /// The accounts do not add up at the end: a defect.
+    #[error("at the end {0}. This is a defect of natgate: please report it")]
+    Accounts(String),
+    /// The operating system refused something else.
+    #[error("{action} failed: {error}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// The reason.
+        error: std::io::Error,
+    },
+}
+
+impl Error {
+    /// Whether the input was wrong, not the machine.
+    pub fn is_input(&self) -> bool {
+        matches!(self, Self::Configuration(_))
+    }
+}
+
+/// Runs a gateway until SIGTERM or SIGINT comes, or until its ports have nothing more to give.
+///
+/// # Errors
+/// Why it could not be started, or what went wrong while it ran. The ports are given back in any case.
+pub fn run(config: &Path) -> Result<(), Error> {
+    let system = |action| move |error| Error::System { action, error };
+    // Before any thread is there: all of them are to leave the signals to one.
+    let signals = Signals::catch().map_err(system("catching signals"))?;
+    let config = std::path::absolute(config).map_err(system("finding the configuration file"))?;
+    let model = config::load(&config)?;
+    logging::start(model.system().log);
+    let notifier = Arc::new(Notifier::from_environment());
+    // First of all that is taken: a gateway that runs already is not disturbed at its ports.
+    let listener = Listener::bind(&model.system().control)?;
+    let socket = listener.path().to_owned();
+
+    let manager = start(config, model, Arc::clone(&notifier))?;
+    let manager = Arc::new(manager);
+    let server = Server::start(listener, Arc::clone(&manager) as _, Limits::default())
+        .map_err(system("starting the management thread"))?;
+    log::info!("ready; management at {}", socket.display());
+    notifier.ready("forwarding");
+
+    let watched = watch(&manager, &signals);
+
+    notifier.stopping();
+    server.stop();
+    let ended = release(manager).map(Manager::stop);
+    watched?;
+    conclude(ended)
+}
+
+/// Opens the ports, compiles the configuration and starts the workers.
+fn start(config: PathBuf, model: Model, notifier: Arc<Notifier>) -> Result<Manager, Error> {
+    let system = model.system();
+    let cores = cores(&system.workers);
+    let workers = cores.as_ref().map_or_else(|| system.workers.count(1), Vec::len);
+    let Opened { ports, pool, claims } = ports::open(&model, workers)?;
+    let facts: Vec<_> =
+        ports.iter().map(|port| PortFacts { mac: port.info.mac, mtu: port.info.mtu }).collect();
+    let mut compiler = Compiler::new();
+    let snapshot = compiler.compile(&model, &facts, &Snapshot::default())?;
+    let sessions = system.sessions.div_ceil(workers);
+    let neighbours = system.neighbours;
+    // Memory is touched only for those in use, so there is ample room for what reloads may add.
+    let snat_eips = (model.eips().len() * 2).max(SNAT_EIPS);
+    let clock = Clock::start();
+    let idle = match system.idle {
+        Some(config::Idle::Poll) => Idle::Poll,
+        Some(config::Idle::Sleep) | None => Idle::Sleep,
+    };
+    let setup = Setup {
+        ports,
+        pool,
+        workers: workers as u16,
+        sessions,
+        neighbours,
+        snat_eips,
+        ring: worker::setup::RING,
+        seed: None,
+        snapshot,
+    };
+    let running = Gateway::launch(setup, Threads { cores: cores.clone(), idle, clock })?;
+    introduce(&model, &running, workers, cores.as_deref());
+    let observer = Box::new(Follower { notifier, claims });
+    Ok(Manager::new(Parts {
+        running,
+        model,
+        compiler,
+        facts,
+        config,
+        cores,
+        sessions,
+        neighbours,
+        clock,
+        observer,
+    }))
+}
+
+/// The core of each worker; none when the operating system is to place them.
+fn cores(workers: &Workers) -> Option<Vec<usize>> {
+    match workers {
+        Workers::Cores(cores) => Some(cores.clone()),
+        Workers::Count(_) => None,
+        Workers::PerCore => {
+            let all = core_affinity::get_core_ids()?;
+            let count = workers.count(all.len());
+            // The first core is left to the system where there is another.
+            (all.len() > 1).then(|| all.iter().skip(1).take(count).map(|core| core.id).collect())
+        }
+    }
+}
+
+fn introduce(model: &Model, running: &Running, workers: usize, cores: Option<&[usize]>) {
+    log::info!("natgate {}, configuration {}", env!("CARGO_PKG_VERSION"), model.file());
+    for (port, info) in model.ports().iter().zip(running.ports()) {
+        log::info!("port {} on {}: {}", port.name, info.device, info.mode);
+    }
+    let place = cores.map_or_else(|| "not pinned".to_owned(), |cores| format!("on cores {cores:?}"));
+    log::info!("{workers} workers, {place}");
+    let pool = running.pool();
+    let (slots, size, pages) = (pool.slots(), pool.slot_size(), pool.pages());
+    log::info!("{slots} packet buffers of {size} bytes, pages: {pages:?}");
+    if workers > 1 {
+        log::info!("packets that arrive at another worker than their session's are handed over by rings");
+    }
+}
+
+/// Carries signals out until one of them, a dead worker or the end of all input ends the gateway.
+fn watch(manager: &Manager, signals: &Signals) -> Result<(), Error> {
+    loop {
+        match signals.wait(WATCH) {
+            Some(Signal::Stop(name)) => {
+                log::info!("{name}: stopping");
+                return Ok(());
+            }
+            Some(Signal::Reload) => {
+                if let Err(fault) = manager.reload(&ReloadRequest::default()) {
+                    for finding in &fault.findings {
+                        log::error!("{finding}");
+                    }
+                    log::error!("reload: {fault}");
+                }
+            }
+            None => {}
+        }
+        if let Err(died) = manager.check() {
+            log::error!("{died}");
+            return Err(died.into());
+        }
+    }
+}
+
+/// The manager, when the last management thread has let go of it.
+fn release(mut manager: Arc<Manager>) -> Option<Manager> {
+    let clock = Clock::start();
+    let start = clock.now();
+    loop {
+        manager = match Arc::try_unwrap(manager) {
+            Ok(manager) => return Some(manager),
+            Err(manager) => manager,
+        };
+        if clock.now().since(start) > RELEASE {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn conclude(ended: Option<Final>) -> Result<(), Error> {
+    let Some(ended) = ended else {
+        return Err(Error::Accounts("a management request did not end".into()));
+    };
+    for (worker, port, error) in &ended.unclosed {
+        log::warn!("port {port}, queue {worker}: it could not be left as it was found: {error}");
+    }
+    if let Some(died) = ended.died.first() {
+        return Err(died.clone().into());
+    }
+    ended.verify().map_err(Error::Accounts)?;
+    log::info!("stopped; every packet is accounted for");
+    Ok(())
+}
+
+/// What follows a configuration besides the workers: the service manager, and what ports leave to the kernel.
+#[derive(Debug)]
+struct Follower {
+    notifier: Arc<Notifier>,
+    claims: ports::SharedPorts,
+}
+
+impl Observer for Follower {
+    fn reloading(&self) {
+        self.notifier.reloading();
+    }
+
+    fn reloaded(&self) {
+        self.notifier.ready("forwarding");
+    }
+
+    fn in_force(&self, model: &Model) -> Result<(), String> {
+        self.claims.follow(model).map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,149 @@
+//! Opening the configured ports, and buffers for all of them.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use crate::base::PortIndex;
+use crate::config::{Backend, Link, Model, Vlan};
+use crate::nic::af_xdp::{self, Claims, Options, Owner, Prefix, Share, Umem};
+use crate::nic::{Pool, Port};
+use crate::worker::setup::RING;
+
+/// Entries of a queue's receive ring, and of its transmit ring.
+const QUEUE: usize = 2048;
+/// Buffers that a worker keeps at hand, and those of the frames that it works on.
+const WORKER: usize = 2048;
+
+/// A port cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is no memory for buffers.
+    #[error("{buffers} packet buffers of {size} bytes: {error}")]
+    Buffers {
+        /// How many were asked for.
+        buffers: usize,
+        /// The size of each in bytes.
+        size: usize,
+        /// The kernel's reason.
+        error: io::Error,
+    },
+    /// The back end refused.
+    #[error("port \"{port}\": {error}")]
+    Port {
+        /// The port's name.
+        port: String,
+        /// The back end's reason.
+        error: io::Error,
+    },
+}
+
+/// What was opened.
+pub(super) struct Opened {
+    pub(super) ports: Vec<Port>,
+    pub(super) pool: Arc<Pool>,
+    pub(super) claims: SharedPorts,
+}
+
+/// Opens all ports of a configuration, or none.
+pub(super) fn open(model: &Model, workers: usize) -> Result<Opened, OpenError> {
+    let system = model.system();
+    let buffers = system.buffers.unwrap_or_else(|| buffers(model.ports().len(), workers));
+    let size = system.buffer_size;
+    let pool = Pool::new(buffers, size).map_err(|error| OpenError::Buffers { buffers, size, error })?;
+    let umem = Umem::new(&pool);
+    let mut ports = Vec::new();
+    let mut claims = SharedPorts::default();
+    for (index, port) in model.ports().iter().enumerate() {
+        let index = PortIndex(index as u16);
+        let opened = match &port.backend {
+            Backend::Auto { device, share } | Backend::AfXdp { device, share } => {
+                let share = if *share { claims.share(index, device) } else { Ok(Share::Exclusive) };
+                share.and_then(|share| {
+                    af_xdp::open(device, index, workers, &umem, &Options { share, ..Options::default() })
+                })
+            }
+            Backend::AfPacket { .. } | Backend::Pcap { .. } => Err(io::ErrorKind::Unsupported.into()),
+        };
+        ports.push(opened.map_err(|error| OpenError::Port { port: port.name.to_string(), error })?);
+    }
+    claims.follow(model)?;
+    Ok(Opened { ports, pool, claims })
+}
+
+/// Buffers for full rings everywhere.
+fn buffers(ports: usize, workers: usize) -> usize {
+    workers * (ports * 2 * QUEUE + (workers - 1) * RING + WORKER)
+}
+
+/// Ports that leave to the kernel what is not the gateway's.
+#[derive(Debug, Default)]
+pub(super) struct SharedPorts(Vec<SharedPort>);
+
+#[derive(Debug)]
+struct SharedPort {
+    index: PortIndex,
+    device: String,
+    claims: Arc<Claims>,
+}
+
+impl SharedPorts {
+    /// Makes the gateway's what a configuration says.
+    pub(super) fn follow(&self, model: &Model) -> Result<(), OpenError> {
+        for SharedPort { index, device, claims } in &self.0 {
+            let wanted =
+                kernel_addresses(device).and_then(|kernel| claims.replace(claimed(model, *index, &kernel)));
+            wanted.map_err(|error| {
+                let port =
+                    model.ports().get(index.index()).map_or_else(String::new, |port| port.name.to_string());
+                let error = io::Error::new(error.kind(), format!("sharing with the kernel: {error}"));
+                OpenError::Port { port, error }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// One more shared port; what is the gateway's there is said by [`follow`](Self::follow).
+    fn share(&mut self, index: PortIndex, device: &str) -> io::Result<Share> {
+        let claims = Claims::new()?;
+        self.0.push(SharedPort { index, device: device.to_owned(), claims: Arc::clone(&claims) });
+        Ok(Share::Kernel(claims))
+    }
+}
+
+/// Whose the addresses on a port are.
+///
+/// On the Internet side the gateway's are its own address, its EIPs, and its next hops (so that it hears of their moves). On
+/// a VPC's side it is to receive packets for any destination, except the kernel's own addresses.
+fn claimed(model: &Model, port: PortIndex, kernel: &[Ipv4Addr]) -> Vec<(Prefix, Owner)> {
+    let mut claimed = Vec::new();
+    for (position, outside) in
+        model.outside().iter().enumerate().filter(|(_, outside)| outside.link.port == port)
+    {
+        let own = std::iter::once(outside.link.address);
+        let next_hops = outside.gateway.into_iter().chain(outside.routes.iter().map(|route| route.via));
+        let eips = model.eips().iter().filter(|eip| eip.outside == position).map(|eip| eip.address);
+        let vlan = vlan(&outside.link);
+        let all = own.chain(next_hops).chain(eips);
+        claimed.extend(all.map(|address| (Prefix { vlan, address, length: 32 }, Owner::Gateway)));
+    }
+    let links = model.vpcs().iter().flat_map(|vpc| &vpc.vswitches).filter_map(|vswitch| vswitch.link);
+    for link in links.filter(|link| link.port == port) {
+        let vlan = vlan(&link);
+        claimed.push((Prefix { vlan, address: Ipv4Addr::UNSPECIFIED, length: 0 }, Owner::Gateway));
+        // The device itself has its addresses without a VLAN.
+        let kernel = kernel.iter().filter(|address| vlan == 0 && **address != link.address);
+        claimed.extend(kernel.map(|&address| (Prefix { vlan, address, length: 32 }, Owner::Kernel)));
+    }
+    claimed
+}
+
+fn vlan(link: &Link) -> u16 {
+    link.vlan.map_or(0, Vlan::get)
+}
+
+/// The addresses that the kernel itself has on a device.
+fn kernel_addresses(device: &str) -> io::Result<Vec<Ipv4Addr>> {
+    let all = nix::ifaddrs::getifaddrs()?.filter(|interface| interface.interface_name == device);
+    Ok(all.filter_map(|interface| Some(interface.address?.as_sockaddr_in()?.ip())).collect())
+}
