@@ -201,6 +201,8 @@ impl Seat {
         match E::make(self.config.clone()) {
             Ok(engine) => {
                 let core = Core { engine, cache: self.cache, activity: Activity::default() };
+                // A thread's first look takes memory: it is taken here and not on the packet path.
+                drop(self.reader.arc_swap().load_full());
                 let path = Path::new(core, self.ports, self.links);
                 Ok(Worker::new(index, self.desk, self.reader, path))
             }
