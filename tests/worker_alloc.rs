@@ -89,13 +89,14 @@ fn a_worker_neither_allocates_nor_frees() {
             });
             let mut trace = gateway.trace(TraceFilter::default()).unwrap();
             for round in 0..50 {
+                let [outside, inside] = &mut far;
                 for n in 2..42 {
-                    for worker in 0..2 {
+                    for (outside, inside) in outside.iter_mut().zip(inside.iter_mut()) {
                         let (address, mac) = host(n);
-                        far[INSIDE][worker].send(&udp(mac, INSIDE, (address, 4000 + round), (SERVER, 53)));
-                        // Nobody's address, and a host that is never found.
-                        far[OUTSIDE][worker].send(&udp(ROUTER_MAC, OUTSIDE, (SERVER, 53), (EIP + 1, 9)));
-                        far[OUTSIDE][worker].send(&udp(ROUTER_MAC, OUTSIDE, (SERVER, 53), (EIP, 5000)));
+                        inside.send(&udp(mac, INSIDE, (address, 4000 + round), (SERVER, 53)));
+                        // An EIP that nobody has, and a port without a mapping.
+                        outside.send(&udp(ROUTER_MAC, OUTSIDE, (SERVER, 53), (EIP + 1, 9)));
+                        outside.send(&udp(ROUTER_MAC, OUTSIDE, (SERVER, 53), (EIP, 5000)));
                     }
                 }
                 for (worker, source, destination) in datagrams(&mut far[OUTSIDE]) {

@@ -28,6 +28,9 @@ pub const INSIDE_ADDRESS: u32 = 0x0a00_0001;
 pub const SERVER: u32 = 0x0808_0808;
 pub const ROUTER_MAC: Mac = [6, 0, 0, 0, 0, 0xfe];
 
+/// An address and a port.
+pub type End = (u32, u16);
+
 /// A private host, and its Ethernet address.
 pub fn host(n: u8) -> (u32, Mac) {
     (0x0a00_0000 + u32::from(n), [6, 0, 0, 0, 1, n])
@@ -133,7 +136,7 @@ pub fn arp(sender: (u32, Mac), target: u32) -> Vec<u8> {
 }
 
 /// A UDP datagram in a frame to the gateway.
-pub fn udp(from: Mac, port: usize, source: (u32, u16), destination: (u32, u16)) -> Vec<u8> {
+pub fn udp(from: Mac, port: usize, source: End, destination: End) -> Vec<u8> {
     let payload = [0x55; 26];
     let builder = PacketBuilder::ethernet2(from, port_mac(port))
         .ipv4(source.0.to_be_bytes(), destination.0.to_be_bytes(), 64)
@@ -144,7 +147,7 @@ pub fn udp(from: Mac, port: usize, source: (u32, u16), destination: (u32, u16)) 
 }
 
 /// The ends of a UDP datagram whose checksums are right; `None` for any other frame.
-pub fn ends(frame: &[u8]) -> Option<((u32, u16), (u32, u16))> {
+pub fn ends(frame: &[u8]) -> Option<(End, End)> {
     let headers = PacketHeaders::from_ethernet_slice(frame).ok()?;
     let (Some(NetHeaders::Ipv4(ip, _)), Some(TransportHeader::Udp(udp))) = (headers.net, headers.transport)
     else {
@@ -160,7 +163,7 @@ pub fn ends(frame: &[u8]) -> Option<((u32, u16), (u32, u16))> {
 }
 
 /// All UDP datagrams that came out of a port, by the worker that sent them.
-pub fn datagrams(far: &mut [Far]) -> Vec<(usize, (u32, u16), (u32, u16))> {
+pub fn datagrams(far: &mut [Far]) -> Vec<(usize, End, End)> {
     let mut all = Vec::new();
     for (worker, far) in far.iter_mut().enumerate() {
         while let Some(frame) = far.receive() {
