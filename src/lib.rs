@@ -7,5 +7,6 @@ pub mod daemon;
 pub mod nat;
 pub mod nic;
 pub mod policy;
+pub mod speed;
 pub mod wire;
 pub mod worker;

@@ -55,7 +55,7 @@ impl EndpointKey {
     }
 }
 
-/// A keyed hash: two folded multiplications over two words, seeded at start, so that nobody outside can choose flows that
+/// A keyed hash: a folded product of two words and a finishing step, seeded at start, so that nobody outside can choose flows that
 /// fall into one bucket.
 #[derive(Clone, Copy, Debug)]
 pub struct Hasher {
@@ -108,8 +108,11 @@ impl Hasher {
 
     #[inline(always)]
     fn words(&self, a: u64, b: u64) -> u64 {
-        let mixed = fold(a ^ self.seeds[0], self.seeds[1]);
-        fold(mixed ^ b, self.seeds[2])
+        // One folded product leaves neighbouring keys at equal distances, which would crowd some buckets; the shifts
+        // between the multiplications break that.
+        let mut hash = fold(a ^ self.seeds[0], b ^ self.seeds[1]);
+        hash = (hash ^ hash >> 32).wrapping_mul(self.seeds[2]);
+        hash ^ hash >> 29
     }
 }
 
