@@ -71,8 +71,9 @@ impl Engine {
         let tells_us = !arp.is_request && arp.target_mac == interface.mac;
         if arp.sender != 0 && interface.prefix.contains(arp.sender) {
             let fact = NeighbourFact { interface: lane.interface, address: arp.sender, mac: arp.sender_mac };
-            // Only who speaks to the gateway becomes known; others may change what is known (RFC 826).
-            let make = asks_us;
+            // Only who speaks to the gateway becomes known; others may change what is known (RFC 826). An answer may be to
+            // a question of another worker, which is told of it.
+            let make = asks_us || tells_us;
             if self.neighbours.learn(fact, make, cx.tick, cx.out, &mut self.counters) {
                 cx.out.tell(fact);
             }
