@@ -1,0 +1,65 @@
+//! Replays the committed corpora of the fuzz targets: what they once found stays found.
+
+mod support;
+
+use std::fs;
+use std::path::PathBuf;
+
+use self::support::entry;
+
+fn directory(target: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target)
+}
+
+fn replay(target: &str, run: impl Fn(&[u8])) {
+    let files = fs::read_dir(directory(target)).expect("a corpus");
+    let mut paths: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
+    paths.sort();
+    assert!(!paths.is_empty(), "the corpus of {target} is empty");
+    for path in paths {
+        let bytes = fs::read(&path).expect("a readable file");
+        if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&bytes))) {
+            eprintln!("while replaying {}", path.display());
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+#[test]
+fn parse() {
+    replay("parse", entry::parse);
+}
+
+#[test]
+fn frame() {
+    replay("frame", entry::frame);
+}
+
+#[test]
+fn sequence() {
+    replay("sequence", entry::sequence);
+}
+
+/// Writes the seeds: a file for each sample packet and target, and one sequence of all samples.
+#[test]
+#[ignore = "writes to the corpora; for when the samples have changed"]
+fn write_seeds() {
+    let net = entry::network(1);
+    let write = |target: &str, name: String, bytes: &[u8]| {
+        fs::create_dir_all(directory(target)).expect("a directory");
+        fs::write(directory(target).join(name), bytes).expect("a file");
+    };
+    let mut all = vec![];
+    for (at, (side, packet)) in entry::samples().iter().enumerate() {
+        let frame = net.frame_of(*side, packet);
+        let port = net.config().link(*side).port as u8;
+        let name = format!("sample-{at:02}");
+        write("parse", name.clone(), &frame);
+        write("frame", name.clone(), &[&[port], &frame[..]].concat());
+        let as_it_is = [&[port, 0], &(frame.len() as u16).to_be_bytes()[..], &frame].concat();
+        let changed = [0x80 | at as u8, 0x30, 0, 2, 22, 1];
+        write("sequence", name, &[&as_it_is[..], &changed].concat());
+        all.extend([0x80 | at as u8, 0x10, 0, 0]);
+    }
+    write("sequence", "all".into(), &all);
+}
