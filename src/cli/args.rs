@@ -158,6 +158,9 @@ pub struct TraceArgs {
     /// To this address and port, as received.
     #[arg(long, value_name = "ADDRESS")]
     pub destination: Option<AddressFilter>,
+    /// With this address and port at either end, as received.
+    #[arg(long, value_name = "ADDRESS")]
+    pub host: Option<AddressFilter>,
     /// Received on this port of the gateway.
     #[arg(long, value_name = "NAME")]
     pub port: Option<String>,
@@ -199,7 +202,8 @@ After the destination may follow:
   reply                         an ICMP echo reply; otherwise a request
   id NUMBER                     of an ICMP echo
   length BYTES                  of the IP packet
-  ttl NUMBER                    its time to live; otherwise 64";
+  ttl NUMBER                    its time to live; otherwise 64
+  df                            it must not be fragmented";
 
 /// Arguments of `completions`.
 #[derive(Clone, Debug, Args)]

@@ -245,9 +245,18 @@ fn sessions(args: &SessionsArgs, console: &mut Console<'_>) -> Result<(), Failed
 }
 
 fn trace(args: &TraceArgs, console: &mut Console<'_>) -> Result<(), Failed> {
-    let TraceArgs { protocol, source, destination, port, dropped, packets, timeout, client } = args.clone();
-    let request =
-        TraceRequest { protocol, source, destination, port, dropped, packets, timeout_seconds: timeout };
+    let TraceArgs { protocol, source, destination, host, port, dropped, packets, timeout, client } =
+        args.clone();
+    let request = TraceRequest {
+        protocol,
+        source,
+        destination,
+        host,
+        port,
+        dropped,
+        packets,
+        timeout_seconds: timeout,
+    };
     let mut number = 0;
     let end = ask(&client, Request::Trace(request), |answer| {
         let Answer::Trace(trace) = answer else { return Ok(()) };

@@ -121,6 +121,9 @@ pub struct PacketDescription {
     /// Its time to live.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<u8>,
+    /// Whether it must not be fragmented.
+    #[serde(default)]
+    pub df: bool,
 }
 
 impl PacketDescription {
@@ -189,13 +192,16 @@ impl fmt::Display for PacketDescription {
         if let Some(ttl) = self.ttl {
             write!(f, " ttl {ttl}")?;
         }
+        if self.df {
+            f.write_str(" df")?;
+        }
         Ok(())
     }
 }
 
 /// The form, for error messages.
 const FORM: &str = "write PROTOCOL SOURCE > DESTINATION [reply] [from outside | from vpc NAME] [flags FLAGS] [id NUMBER] \
-                    [length BYTES] [ttl NUMBER], in quotes because of the >";
+                    [length BYTES] [ttl NUMBER] [df], in quotes because of the >";
 
 impl FromStr for PacketDescription {
     type Err = String;
@@ -230,6 +236,7 @@ fn parse(text: &str) -> Result<PacketDescription, String> {
         id: None,
         length: None,
         ttl: None,
+        df: false,
     };
     while let Some(word) = words.next() {
         let repeated = match word {
@@ -239,6 +246,7 @@ fn parse(text: &str) -> Result<PacketDescription, String> {
             "id" => packet.id.is_some(),
             "length" => packet.length.is_some(),
             "ttl" => packet.ttl.is_some(),
+            "df" => packet.df,
             _ => return Err(format!("\"{word}\" is not understood; {FORM}")),
         };
         if repeated {
@@ -247,6 +255,7 @@ fn parse(text: &str) -> Result<PacketDescription, String> {
         let mut value = || words.next().ok_or_else(|| format!("the value of \"{word}\" is missing; {FORM}"));
         match word {
             "reply" => packet.reply = true,
+            "df" => packet.df = true,
             "flags" => packet.flags = Some(value()?.parse()?),
             "id" => packet.id = Some(number(word, value()?)?),
             "length" => packet.length = Some(number(word, value()?)?),
@@ -343,10 +352,14 @@ mod tests {
                 "[a-z][a-z0-9.-]{1,9}".prop_map(|name| Some(Side::Vpc(name))),
             ];
             let flags = any::<Option<[bool; 4]>>();
-            let numbers =
-                (any::<bool>(), any::<Option<u16>>(), proptest::option::of(40u16..), any::<Option<u8>>());
+            let numbers = (
+                any::<[bool; 2]>(),
+                any::<Option<u16>>(),
+                proptest::option::of(40u16..),
+                any::<Option<u8>>(),
+            );
             (endpoint(protocol.has_ports()), endpoint(protocol.has_ports()), from, flags, numbers).prop_map(
-                move |(source, destination, from, flags, (reply, id, length, ttl))| {
+                move |(source, destination, from, flags, ([reply, df], id, length, ttl))| {
                     let tcp = protocol == Protocol::TCP;
                     let icmp = protocol == Protocol::ICMP;
                     let flags = flags.map(|[syn, ack, fin, rst]| TcpFlags { syn, ack, fin, rst });
@@ -360,6 +373,7 @@ mod tests {
                         id: id.filter(|_| icmp),
                         length,
                         ttl,
+                        df,
                     }
                 },
             )

@@ -118,6 +118,9 @@ pub struct TraceRequest {
     /// The destination as received.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination: Option<AddressFilter>,
+    /// Either end as received.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<AddressFilter>,
     /// The port that it came in on, by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<String>,
@@ -509,7 +512,7 @@ pub struct PortStats {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Session {
-    /// `snat`, `dnat-port` or `dnat-any`.
+    /// `snat`, `snat-dependent` (endpoint-dependent mapping), `dnat-port` or `dnat-any`.
     pub kind: String,
     /// `tcp`, `udp`, `icmp` or a number.
     pub protocol: String,

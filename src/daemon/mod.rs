@@ -93,6 +93,7 @@ pub fn run(config: &Path) -> Result<(), Error> {
     let watched = watch(&manager, &signals);
 
     notifier.stopping();
+    manager.hurry();
     server.stop();
     let ended = release(manager).map(Manager::stop);
     watched?;
@@ -196,6 +197,10 @@ fn watch(manager: &Manager, signals: &Signals) -> Result<(), Error> {
         if let Err(died) = manager.check() {
             log::error!("{died}");
             return Err(died.into());
+        }
+        if manager.is_finished() {
+            log::info!("all captures are replayed: stopping");
+            return Ok(());
         }
     }
 }

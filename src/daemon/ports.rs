@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use crate::base::PortIndex;
 use crate::config::{Backend, Link, Model, Vlan};
-use crate::nic::af_xdp::{self, Claims, Options, Owner, Prefix, Share, Umem};
+use crate::nic::af_xdp::{Claims, Owner, Prefix, Share};
+use crate::nic::open::{self as nic, Opener};
+use crate::nic::pcap::replay::{self, Replay};
 use crate::nic::{Pool, Port};
 use crate::worker::setup::RING;
 
@@ -51,19 +53,29 @@ pub(super) fn open(model: &Model, workers: usize) -> Result<Opened, OpenError> {
     let buffers = system.buffers.unwrap_or_else(|| buffers(model.ports().len(), workers));
     let size = system.buffer_size;
     let pool = Pool::new(buffers, size).map_err(|error| OpenError::Buffers { buffers, size, error })?;
-    let umem = Umem::new(&pool);
+    let opener = Opener::new(&pool, workers * model.ports().len());
+    let replay = Replay::new();
     let mut ports = Vec::new();
     let mut claims = SharedPorts::default();
     for (index, port) in model.ports().iter().enumerate() {
         let index = PortIndex(index as u16);
         let opened = match &port.backend {
-            Backend::Auto { device, share } | Backend::AfXdp { device, share } => {
-                let share = if *share { claims.share(index, device) } else { Ok(Share::Exclusive) };
-                share.and_then(|share| {
-                    af_xdp::open(device, index, workers, &umem, &Options { share, ..Options::default() })
-                })
+            Backend::Auto { device, share } => {
+                let share = claims.share(*share, index, device);
+                share.and_then(|share| opener.open(nic::Backend::Auto, device, index, workers, &share))
             }
-            Backend::AfPacket { .. } | Backend::Pcap { .. } => Err(io::ErrorKind::Unsupported.into()),
+            Backend::AfXdp { device, share } => {
+                let share = claims.share(*share, index, device);
+                share.and_then(|share| opener.open(nic::Backend::AfXdp, device, index, workers, &share))
+            }
+            Backend::AfPacket { device } => {
+                opener.open(nic::Backend::AfPacket, device, index, workers, &Share::Exclusive)
+            }
+            Backend::Pcap { replay: input, capture, mac } => {
+                let (input, output) = (input.clone(), capture.clone());
+                let options = replay::Options { input, output, mac: *mac, mtu: mtu(model, index) };
+                replay.open(index, workers, &options)
+            }
         };
         ports.push(opened.map_err(|error| OpenError::Port { port: port.name.to_string(), error })?);
     }
@@ -74,6 +86,14 @@ pub(super) fn open(model: &Model, workers: usize) -> Result<Opened, OpenError> {
 /// Buffers for full rings everywhere.
 fn buffers(ports: usize, workers: usize) -> usize {
     workers * (ports * 2 * QUEUE + (workers - 1) * RING + WORKER)
+}
+
+/// The largest MTU of the interfaces on a port: a capture has none of its own.
+fn mtu(model: &Model, port: PortIndex) -> u16 {
+    let outside = model.outside().iter().map(|outside| outside.link);
+    let inside = model.vpcs().iter().flat_map(|vpc| &vpc.vswitches).filter_map(|vswitch| vswitch.link);
+    let mtus = outside.chain(inside).filter(|link| link.port == port).filter_map(|link| link.mtu);
+    mtus.max().unwrap_or(1500)
 }
 
 /// Ports that leave to the kernel what is not the gateway's.
@@ -103,8 +123,11 @@ impl SharedPorts {
         Ok(())
     }
 
-    /// One more shared port; what is the gateway's there is said by [`follow`](Self::follow).
-    fn share(&mut self, index: PortIndex, device: &str) -> io::Result<Share> {
+    /// How a port is shared; what is the gateway's there is said by [`follow`](Self::follow).
+    fn share(&mut self, is_shared: bool, index: PortIndex, device: &str) -> io::Result<Share> {
+        if !is_shared {
+            return Ok(Share::Exclusive);
+        }
         let claims = Claims::new()?;
         self.0.push(SharedPort { index, device: device.to_owned(), claims: Arc::clone(&claims) });
         Ok(Share::Kernel(claims))

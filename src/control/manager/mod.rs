@@ -4,18 +4,28 @@
 //! | --- | --- |
 //! | `reload` | applies a changed configuration file as one step |
 //! | `report` | status and counters |
+//! | `sessions` | lists live sessions |
+//! | `trace` | shows what becomes of the next packets |
+//! | `explain` | says what would become of a packet |
+//! | `names` | what workers speak of, in the words of the configuration |
 
+mod explain;
+mod names;
 mod reload;
 mod report;
+mod sessions;
+mod trace;
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::base::Moment;
 use crate::base::time::Clock;
 use crate::config::{Compiler, Directory, Model, PortFacts};
-use crate::control::protocol::{Answer, End, Fault, FaultCode, Request};
-use crate::control::service::{Interrupted, Service, Sink};
+use crate::control::protocol::{Answer, End, Request};
+use crate::control::service::{Gone, Interrupted, Service, Sink};
 use crate::worker::{Died, Final, Running};
 
 /// Who else is to know of a changed configuration, besides the workers.
@@ -80,6 +90,7 @@ pub struct Manager {
     clock: Clock,
     started: Moment,
     observer: Box<dyn Observer>,
+    stopping: AtomicBool,
 }
 
 impl Manager {
@@ -90,7 +101,20 @@ impl Manager {
         let view = RwLock::new(Arc::new(View { model, directory: compiler.directory() }));
         let started = clock.now();
         let compiler = Mutex::new(compiler);
-        Self { running, view, compiler, facts, config, cores, sessions, neighbours, clock, started, observer }
+        Self {
+            running,
+            view,
+            compiler,
+            facts,
+            config,
+            cores,
+            sessions,
+            neighbours,
+            clock,
+            started,
+            observer,
+            stopping: AtomicBool::new(false),
+        }
     }
 
     /// Whether all workers live.
@@ -99,6 +123,20 @@ impl Manager {
     /// The first dead worker and its last words.
     pub fn check(&self) -> Result<(), Died> {
         self.running.check()
+    }
+
+    /// Whether all that is replayed has come to its end. A gateway on a network never finishes.
+    pub fn is_finished(&self) -> bool {
+        self.running.is_finished()
+    }
+
+    /// Ends what waits for something to happen, because the gateway is about to stop.
+    pub fn hurry(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
     }
 
     /// Stops the gateway and gives the ports back.
@@ -115,14 +153,41 @@ impl Manager {
     }
 }
 
+/// Goes on while somebody reads.
+fn keep(sent: Result<(), Gone>, gone: &mut Option<Gone>) -> ControlFlow<()> {
+    match sent {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(reason) => {
+            *gone = Some(reason);
+            ControlFlow::Break(())
+        }
+    }
+}
+
 impl Service for Manager {
     fn answer(&self, request: Request, sink: &mut dyn Sink) -> Result<End, Interrupted> {
         let answer = match request {
             Request::Reload(request) => Answer::Reload(self.reload(&request)?),
             Request::Status => Answer::Status(Box::new(self.status())),
             Request::Stats => Answer::Stats(Box::new(self.stats())),
-            Request::Sessions(_) | Request::Trace(_) | Request::Explain(_) => {
-                return Err(Fault::new(FaultCode::Failed, "this version does not answer that yet").into());
+            Request::Explain(packet) => Answer::Explanation(Box::new(self.explain(&packet)?)),
+            Request::Sessions(request) => {
+                let mut gone = None;
+                let end = self.sessions(&request, &mut |session| {
+                    keep(sink.send(&Answer::Session(Box::new(session))), &mut gone)
+                })?;
+                return gone.map_or(Ok(end), |gone: Gone| Err(gone.into()));
+            }
+            Request::Trace(request) => {
+                let mut gone = None;
+                let end = self.trace(&request, &mut |trace| {
+                    let sent = match trace {
+                        Some(trace) => sink.send(&Answer::Trace(Box::new(trace))),
+                        None => sink.flush(),
+                    };
+                    keep(sent, &mut gone)
+                })?;
+                return gone.map_or(Ok(end), |gone: Gone| Err(gone.into()));
             }
         };
         sink.send(&answer)?;

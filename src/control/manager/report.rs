@@ -7,7 +7,7 @@ use crate::control::protocol::{
     ActivityStats, Counts, GatewayStatus, MemoryStatus, Occupancy, PortStats, PortStatus, Stats, Status,
     WorkerStats, WorkerStatus,
 };
-use crate::nat::Counters;
+use crate::nat::{self, Counters};
 use crate::policy::Snapshot;
 use crate::worker::{Activity, PortTotals, WorkerTotals};
 
@@ -29,6 +29,8 @@ impl Manager {
                 sessions: Occupancy { used: sessions(&totals.counters), capacity: self.sessions as u64 },
             })
             .collect();
+        let tables: Vec<_> =
+            self.running.workers().filter_map(|worker| self.running.occupancy(worker).ok()).collect();
         let pool = self.running.pool();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -41,12 +43,12 @@ impl Manager {
                 used: workers.iter().map(|worker| worker.sessions.used).sum(),
                 capacity: self.sessions as u64 * workers.len() as u64,
             },
-            neighbours: Occupancy { used: 0, capacity: self.neighbours as u64 },
-            memory: vec![MemoryStatus {
-                name: "packet buffers".to_owned(),
-                pages: pages(pool.pages()).to_owned(),
-                bytes: pool.region().1 as u64,
-            }],
+            // Each worker knows all of them, or nearly.
+            neighbours: Occupancy {
+                used: tables.iter().map(|tables| tables.neighbours as u64).max().unwrap_or(0),
+                capacity: self.neighbours as u64,
+            },
+            memory: memory(pool.pages(), pool.region().1, &tables),
             gateways: gateways(&view, &snapshot),
             resources: resources(&view),
             workers,
@@ -91,6 +93,20 @@ impl Manager {
             })
             .collect()
     }
+}
+
+fn memory(pool_pages: Pages, pool_bytes: usize, tables: &[nat::Occupancy]) -> Vec<MemoryStatus> {
+    let buffers = MemoryStatus {
+        name: "packet buffers".to_owned(),
+        pages: pages(pool_pages).to_owned(),
+        bytes: pool_bytes as u64,
+    };
+    let tables = tables.first().map(|first| MemoryStatus {
+        name: "tables of sessions".to_owned(),
+        pages: pages(first.pages).to_owned(),
+        bytes: tables.iter().map(|tables| tables.bytes as u64).sum(),
+    });
+    std::iter::once(buffers).chain(tables).collect()
 }
 
 fn pages(pages: Pages) -> &'static str {
