@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::base::time::Clock;
 use crate::config::{self, Compiler, Model, PortFacts, Workers};
-use crate::control::manager::{Manager, Observer, Parts};
+use crate::control::manager::{Facts, Manager, Observer, Parts};
 use crate::control::protocol::ReloadRequest;
 use crate::control::socket::{BindError, Limits, Listener, Server};
 use crate::policy::Snapshot;
@@ -137,12 +137,7 @@ fn start(config: PathBuf, model: Model, notifier: Arc<Notifier>) -> Result<Manag
         running,
         model,
         compiler,
-        facts,
-        config,
-        cores,
-        sessions,
-        neighbours,
-        clock,
+        facts: Facts { config, ports: facts, cores, sessions, neighbours, snat_eips, clock },
         observer,
     }))
 }

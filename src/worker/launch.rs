@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use core_affinity::CoreId;
 
-use crate::base::WorkerIndex;
 use crate::base::time::Clock;
+use crate::base::{Generation, WorkerIndex};
 use crate::nat::Engine;
 use crate::nic::{Pool, PortInfo};
 use crate::policy::Snapshot;
@@ -173,6 +173,11 @@ impl<E: Process> Running<E> {
 
     fn publisher(&self) -> MutexGuard<'_, Publisher> {
         self.publisher.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The configuration that each worker works with.
+    pub fn acknowledged(&self) -> impl Iterator<Item = Generation> {
+        self.desks.iter().map(|desk| desk.acknowledged())
     }
 
     /// What each worker has counted, at most [`PERIOD`](crate::worker::stats::PERIOD) ago.

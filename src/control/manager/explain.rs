@@ -1,6 +1,8 @@
 //! Saying what would become of a packet.
 
-use crate::base::{InterfaceIndex, WorkerIndex};
+use std::net::Ipv4Addr;
+
+use crate::base::{EntryId, InterfaceIndex, WorkerIndex};
 use crate::config::Directory;
 use crate::control::address::Protocol;
 use crate::control::describe::{PacketDescription, Side, TcpFlags};
@@ -69,6 +71,8 @@ struct Telling<'a> {
     now: Datagram,
     /// The side that it comes from at this point.
     realm: Realm,
+    /// Whether the source port is one that would be chosen then.
+    chosen: bool,
     explanation: Explanation,
 }
 
@@ -85,6 +89,7 @@ impl<'a> Telling<'a> {
             directory,
             now: datagram,
             realm,
+            chosen: false,
             explanation: Explanation { packet, from: from.clone(), ..Explanation::default() },
         };
         telling
@@ -120,11 +125,11 @@ impl<'a> Telling<'a> {
         match step {
             nat::Step::Session(row) => {
                 let (inside, external) = (row.inside, row.external);
-                self.translate(session(row), row.entry, inside, external);
+                self.translate(&session(row), row.entry, inside, external);
             }
-            nat::Step::Static(flow) => self.flow("by the entry, which needs no session".into(), flow),
-            nat::Step::Admitted(flow) => self.flow("by a mapping that admits a new peer".into(), flow),
-            nat::Step::NewSession(flow) => self.flow("by a new session".into(), flow),
+            nat::Step::Static(flow) => self.flow("by the entry, which needs no session", flow),
+            nat::Step::Admitted(flow) => self.flow("by a mapping that admits a new peer", flow),
+            nat::Step::NewSession(flow) => self.flow("by a new session", flow),
             nat::Step::Routed(realm) => {
                 let side = names::realm(self.directory, *realm);
                 self.step("translation", format!("none: it is routed as it is, {side}"));
@@ -132,26 +137,20 @@ impl<'a> Telling<'a> {
         }
     }
 
-    fn flow(&mut self, how: String, flow: &Flow) {
+    fn flow(&mut self, how: &str, flow: &Flow) {
         self.translate(how, flow.entry, flow.inside, flow.external);
     }
 
     /// From a private host its source becomes the EIP, from the outside its destination becomes the private host.
-    fn translate(
-        &mut self,
-        how: String,
-        entry: crate::base::EntryId,
-        inside: (u32, u16),
-        external: (u32, u16),
-    ) {
-        let chosen = if external.1 == 0 && Protocol(self.now.protocol).has_ports() {
-            " (a port that is chosen then)"
-        } else {
-            ""
-        };
+    fn translate(&mut self, how: &str, entry: EntryId, inside: (u32, u16), external: (u32, u16)) {
         let end = |end| names::endpoint(self.now.protocol, end);
         let change = match self.realm {
-            Realm::Vpc(_) => format!("source {} becomes {}{chosen}", end(inside), end(external)),
+            Realm::Vpc(_) if external.1 == 0 && inside.1 != 0 => {
+                self.chosen = true;
+                let (what, address) = (self.number(), Ipv4Addr::from(external.0));
+                format!("source {} becomes {address}; its {what} is chosen then", end(inside))
+            }
+            Realm::Vpc(_) => format!("source {} becomes {}", end(inside), end(external)),
             Realm::Outside => format!("destination {} becomes {}", end(external), end(inside)),
         };
         match self.realm {
@@ -163,11 +162,26 @@ impl<'a> Telling<'a> {
         let entry = names::entry(self.directory, entry);
         self.step("translation", format!("{how}: {change}"));
         self.step("entry", entry.clone());
-        self.explanation.becomes = Some(names::packet(&self.now));
+        self.explanation.becomes = Some(self.packet());
         self.explanation.entry = Some(match self.explanation.entry.take() {
             Some(first) if first != entry => format!("{first}, then {entry}"),
             _ => entry,
         });
+    }
+
+    fn number(&self) -> &'static str {
+        if Protocol(self.now.protocol).has_ports() { "port" } else { "identifier" }
+    }
+
+    /// The packet as it is at this point; a star stands for the port that is not chosen yet.
+    fn packet(&self) -> String {
+        let text = names::packet(&self.now);
+        if !self.chosen {
+            return text;
+        }
+        let source = names::endpoint(self.now.protocol, (self.now.source, self.now.source_port));
+        let starred = format!("{}:*", Ipv4Addr::from(self.now.source));
+        text.replacen(&source, &starred, 1)
     }
 
     fn fate(&mut self, fate: Fate) {
@@ -175,7 +189,7 @@ impl<'a> Telling<'a> {
             Fate::Sent { port, interface, next_hop, mac } => {
                 let (port, interface) =
                     (names::port(self.directory, port), names::interface(self.directory, interface));
-                let next_hop = std::net::Ipv4Addr::from(next_hop);
+                let next_hop = Ipv4Addr::from(next_hop);
                 let mac = mac.map_or_else(|| "asked for by ARP first".to_owned(), names::mac);
                 self.step("route", format!("interface {interface}, next hop {next_hop} ({mac})"));
                 format!("sent by port {port}")

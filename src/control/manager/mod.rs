@@ -43,6 +43,25 @@ pub trait Observer: std::fmt::Debug + Send + Sync {
     fn in_force(&self, model: &Model) -> Result<(), String>;
 }
 
+/// What does not change while a gateway runs.
+#[derive(Debug)]
+pub struct Facts {
+    /// Where the configuration comes from.
+    pub config: PathBuf,
+    /// What the opened ports said.
+    pub ports: Vec<PortFacts>,
+    /// The cores of the workers, if they are pinned.
+    pub cores: Option<Vec<usize>>,
+    /// Sessions that each worker has room for.
+    pub sessions: usize,
+    /// Neighbours that each worker has room for.
+    pub neighbours: usize,
+    /// EIPs in SNAT pools that each worker has room for.
+    pub snat_eips: usize,
+    /// The clock of the workers.
+    pub clock: Clock,
+}
+
 /// What a manager is made with.
 #[derive(Debug)]
 pub struct Parts {
@@ -52,18 +71,8 @@ pub struct Parts {
     pub model: Model,
     /// The compiler that made its snapshot.
     pub compiler: Compiler,
-    /// What the opened ports said.
-    pub facts: Vec<PortFacts>,
-    /// Where the configuration came from.
-    pub config: PathBuf,
-    /// The cores of its workers, if they are pinned.
-    pub cores: Option<Vec<usize>>,
-    /// Sessions that each worker has room for.
-    pub sessions: usize,
-    /// Neighbours that each worker has room for.
-    pub neighbours: usize,
-    /// The clock of its workers.
-    pub clock: Clock,
+    /// What does not change.
+    pub facts: Facts,
     /// Who else is to know of a changed configuration.
     pub observer: Box<dyn Observer>,
 }
@@ -79,40 +88,26 @@ struct View {
 #[derive(Debug)]
 pub struct Manager {
     running: Running,
+    facts: Facts,
     view: RwLock<Arc<View>>,
     /// Held while a configuration is changed: changes come one after the other.
     compiler: Mutex<Compiler>,
-    facts: Vec<PortFacts>,
-    config: PathBuf,
-    cores: Option<Vec<usize>>,
-    sessions: usize,
-    neighbours: usize,
-    clock: Clock,
-    started: Moment,
     observer: Box<dyn Observer>,
+    started: Moment,
     stopping: AtomicBool,
 }
 
 impl Manager {
     /// Manages a gateway that was just started.
     pub fn new(parts: Parts) -> Self {
-        let Parts { running, model, compiler, facts, config, cores, sessions, neighbours, clock, observer } =
-            parts;
-        let view = RwLock::new(Arc::new(View { model, directory: compiler.directory() }));
-        let started = clock.now();
-        let compiler = Mutex::new(compiler);
+        let Parts { running, model, compiler, facts, observer } = parts;
         Self {
             running,
-            view,
-            compiler,
-            facts,
-            config,
-            cores,
-            sessions,
-            neighbours,
-            clock,
-            started,
+            view: RwLock::new(Arc::new(View { model, directory: compiler.directory() })),
+            compiler: Mutex::new(compiler),
             observer,
+            started: facts.clock.now(),
+            facts,
             stopping: AtomicBool::new(false),
         }
     }
@@ -149,7 +144,7 @@ impl Manager {
     }
 
     fn uptime_seconds(&self) -> f64 {
-        self.clock.now().since(self.started).as_secs_f64()
+        self.facts.clock.now().since(self.started).as_secs_f64()
     }
 }
 
@@ -194,3 +189,6 @@ impl Service for Manager {
         Ok(End { count: 1, ..End::default() })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,9 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use crate::config::{self, Action, Compiler, Errors};
+use hashbrown::HashSet;
+
+use crate::config::{self, Action, Compiler, Errors, Model};
 use crate::control::manager::{Manager, View};
 use crate::control::protocol::{Change, ChangeKind, Fault, FaultCode, Finding, ReloadRequest, Reloaded};
 
@@ -32,21 +34,22 @@ impl Manager {
     fn apply(&self, compiler: &mut Compiler, request: &ReloadRequest) -> Result<Reloaded, Fault> {
         let view = self.view();
         let model =
-            config::load(&self.config).map_err(|errors| refused(FaultCode::Configuration, &errors))?;
+            config::load(&self.facts.config).map_err(|errors| refused(FaultCode::Configuration, &errors))?;
         config::check_reload(&view.model, &model)
             .map_err(|errors| refused(FaultCode::NeedsRestart, &errors))?;
+        self.check_room(&model)?;
         let changes: Vec<_> = config::diff(&view.model, &model).iter().map(Change::from).collect();
         let current = self.running.snapshot();
         if request.dry_run || changes.is_empty() {
             // A trial on a copy: numbers that it gives are not given.
             compiler
                 .clone()
-                .compile(&model, &self.facts, &current)
+                .compile(&model, &self.facts.ports, &current)
                 .map_err(|errors| refused(FaultCode::Configuration, &errors))?;
             return Ok(Reloaded { generation: current.generation().0, dry_run: request.dry_run, changes });
         }
         let snapshot = compiler
-            .compile(&model, &self.facts, &current)
+            .compile(&model, &self.facts.ports, &current)
             .map_err(|errors| refused(FaultCode::Configuration, &errors))?;
         let generation = snapshot.generation().0;
         let level = model.system().log;
@@ -65,10 +68,26 @@ impl Manager {
         })?;
         log::info!(
             "configuration {} is in force as generation {generation}: {} changes",
-            self.config.display(),
+            self.facts.config.display(),
             changes.len()
         );
         Ok(Reloaded { generation, dry_run: false, changes })
+    }
+}
+
+impl Manager {
+    /// Whether the workers have room for what the file asks for. Their memory is taken at the start.
+    fn check_room(&self, model: &Model) -> Result<(), Fault> {
+        let pools: HashSet<_> = model.snat().iter().flat_map(|entry| &entry.eips).collect();
+        let (wanted, room) = (pools.len(), self.facts.snat_eips);
+        if wanted <= room {
+            return Ok(());
+        }
+        let message = format!(
+            "{} has {wanted} EIPs in SNAT pools, and there is room for {room}; nothing was changed",
+            model.file()
+        );
+        Err(Fault::new(FaultCode::NeedsRestart, message).hint("restart natgate to make room"))
     }
 }
 

@@ -20,13 +20,17 @@ impl Manager {
         let dead = self.running.check().err().map(|died| died.worker.index());
         let workers: Vec<_> = totals
             .iter()
+            .zip(self.running.acknowledged())
             .enumerate()
-            .map(|(index, totals)| WorkerStatus {
+            .map(|(index, (totals, acknowledged))| WorkerStatus {
                 worker: index as u16,
-                core: self.cores.as_ref().and_then(|cores| cores.get(index).copied()),
-                generation: snapshot.generation().0,
+                core: self.facts.cores.as_ref().and_then(|cores| cores.get(index).copied()),
+                generation: acknowledged.0,
                 alive: dead != Some(index),
-                sessions: Occupancy { used: sessions(&totals.counters), capacity: self.sessions as u64 },
+                sessions: Occupancy {
+                    used: sessions(&totals.counters),
+                    capacity: self.facts.sessions as u64,
+                },
             })
             .collect();
         let tables: Vec<_> =
@@ -36,17 +40,17 @@ impl Manager {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             process: std::process::id(),
             uptime_seconds: self.uptime_seconds(),
-            config: self.config.display().to_string(),
+            config: self.facts.config.display().to_string(),
             generation: snapshot.generation().0,
             ports: self.ports(&view),
             sessions: Occupancy {
                 used: workers.iter().map(|worker| worker.sessions.used).sum(),
-                capacity: self.sessions as u64 * workers.len() as u64,
+                capacity: self.facts.sessions as u64 * workers.len() as u64,
             },
             // Each worker knows all of them, or nearly.
             neighbours: Occupancy {
                 used: tables.iter().map(|tables| tables.neighbours as u64).max().unwrap_or(0),
-                capacity: self.neighbours as u64,
+                capacity: self.facts.neighbours as u64,
             },
             memory: memory(pool.pages(), pool.region().1, &tables),
             gateways: gateways(&view, &snapshot),

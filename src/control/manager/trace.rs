@@ -41,9 +41,9 @@ impl Manager {
             TraceError::Silent(_) => Fault::new(FaultCode::Unavailable, error.to_string()),
         })?;
         let mut end = End::default();
-        let start = self.clock.now();
+        let start = self.facts.clock.now();
         while end.count < u64::from(packets) {
-            if self.is_stopping() || self.clock.now().since(start) >= timeout {
+            if self.is_stopping() || self.facts.clock.now().since(start) >= timeout {
                 end.truncated = true;
                 break;
             }
@@ -184,8 +184,8 @@ mod tests {
         request
     }
 
-    fn at(text: &str) -> Option<AddressFilter> {
-        Some(text.parse().unwrap())
+    fn at(text: &str) -> AddressFilter {
+        text.parse().unwrap()
     }
 
     /// A packet from 10.0.0.1:1000 to 192.0.2.1:80 that is dropped.
@@ -219,12 +219,12 @@ mod tests {
         let record = record();
         for (request, expected) in [
             (request(), true),
-            (with(|r| r.source = at("10.0.0.0/8:1000")), true),
-            (with(|r| r.source = at("192.0.2.1")), false),
-            (with(|r| r.destination = at(":80")), true),
-            (with(|r| r.destination = at(":1000")), false),
-            (with(|r| r.host = at("192.0.2.1:80")), true),
-            (with(|r| r.host = at("192.0.2.1:1000")), false),
+            (with(|r| r.source = Some(at("10.0.0.0/8:1000"))), true),
+            (with(|r| r.source = Some(at("192.0.2.1"))), false),
+            (with(|r| r.destination = Some(at(":80"))), true),
+            (with(|r| r.destination = Some(at(":1000"))), false),
+            (with(|r| r.host = Some(at("192.0.2.1:80"))), true),
+            (with(|r| r.host = Some(at("192.0.2.1:1000"))), false),
             (with(|r| r.dropped = true), true),
         ] {
             assert_eq!(admits(&request, &record), expected, "{request:?}");
@@ -238,17 +238,13 @@ mod tests {
         // Each of these admits `record`, so what the workers compare must agree with it in one direction or the other.
         let view = view();
         let filter = |request: TraceRequest| filter(&view, &request).unwrap();
-        let both = filter(with(|r| (r.source, r.destination) = (at(":1000"), at("192.0.2.1:80"))));
-        assert_eq!(
-            (both.address, both.transport_port, both.other),
-            (at("192.0.2.1").unwrap().prefix, Some(80), None)
-        );
-        let both = filter(with(|r| (r.source, r.destination) = (at("10.0.0.1"), at("192.0.2.1"))));
-        assert_eq!(
-            (both.address, both.other),
-            (at("10.0.0.1").unwrap().prefix, at("192.0.2.1").unwrap().prefix)
-        );
-        let mixed = filter(with(|r| (r.host, r.source) = (at("10.0.0.1"), at("10.0.0.1"))));
+        let both =
+            filter(with(|r| (r.source, r.destination) = (Some(at(":1000")), Some(at("192.0.2.1:80")))));
+        assert_eq!((both.address, both.transport_port, both.other), (at("192.0.2.1").prefix, Some(80), None));
+        let both =
+            filter(with(|r| (r.source, r.destination) = (Some(at("10.0.0.1")), Some(at("192.0.2.1")))));
+        assert_eq!((both.address, both.other), (at("10.0.0.1").prefix, at("192.0.2.1").prefix));
+        let mixed = filter(with(|r| (r.host, r.source) = (Some(at("10.0.0.1")), Some(at("10.0.0.1")))));
         assert_eq!(mixed.other, None);
         assert_eq!(filter(with(|r| r.port = Some("lan".into()))).port, Some(PortIndex(1)));
         let fault = super::filter(&view, &with(|r| r.port = Some("dmz".into()))).unwrap_err();

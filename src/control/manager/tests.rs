@@ -1,0 +1,430 @@
+//! A gateway on ports in memory, managed.
+
+use std::path::Path;
+use std::sync::Mutex as TestMutex;
+use std::time::Duration;
+
+use etherparse::PacketBuilder;
+
+use super::*;
+use crate::base::PortIndex;
+use crate::config;
+use crate::control::describe::PacketDescription;
+use crate::control::protocol::{
+    Change, ChangeKind, Explanation, Fault, FaultCode, ReloadRequest, Session, SessionsRequest, Trace,
+    TraceRequest,
+};
+use crate::control::socket::scratch;
+use crate::nic::memory::{self, Far};
+use crate::nic::{Pool, Port};
+use crate::policy::Snapshot;
+use crate::worker::setup::RING;
+use crate::worker::{Gateway, Idle, Setup, Threads};
+
+const BASE: &str = r#"
+[system]
+workers = 1
+[[port]]
+name = "wan"
+device = "eth0"
+[[port]]
+name = "lan"
+device = "eth1"
+[[outside]]
+port = "wan"
+address = "198.51.100.1/24"
+public = ["203.0.113.16/28"]
+[[vpc]]
+name = "prod"
+cidr = "10.0.0.0/16"
+[[vpc.vswitch]]
+name = "web"
+cidr = "10.0.1.0/24"
+port = "lan"
+address = "10.0.1.1"
+[[gateway]]
+name = "gw1"
+vpc = "prod"
+vswitch = "web"
+[[eip]]
+address = "203.0.113.16"
+gateway = "gw1"
+[[eip]]
+address = "203.0.113.17"
+gateway = "gw1"
+[[snat]]
+name = "all"
+gateway = "gw1"
+source = "vpc"
+eips = ["203.0.113.17"]
+"#;
+
+const DNAT: &str = r#"
+[[dnat]]
+name = "web"
+gateway = "gw1"
+eip = "203.0.113.16"
+public_port = 80
+private_ip = "10.0.1.10"
+private_port = 8080
+protocol = "TCP"
+"#;
+
+/// Notes what it hears.
+#[derive(Debug, Default)]
+struct Notes(Arc<TestMutex<Vec<&'static str>>>);
+
+impl Observer for Notes {
+    fn reloading(&self) {
+        self.0.lock().unwrap().push("reloading");
+    }
+    fn reloaded(&self) {
+        self.0.lock().unwrap().push("reloaded");
+    }
+    fn in_force(&self, _model: &Model) -> Result<(), String> {
+        self.0.lock().unwrap().push("in force");
+        Ok(())
+    }
+}
+
+struct Bench {
+    manager: Manager,
+    wan: Far,
+    lan: Far,
+    lan_mac: [u8; 6],
+    notes: Arc<TestMutex<Vec<&'static str>>>,
+    directory: scratch::Directory,
+}
+
+fn open(index: u16, pool: &Arc<Pool>) -> (Port, Far) {
+    let index = PortIndex(index);
+    let (port, mut far) = memory::open(index, 1, pool, &memory::Options::of(index));
+    (port, far.remove(0))
+}
+
+impl Bench {
+    fn new(text: &str) -> Self {
+        let directory = scratch::Directory::new();
+        let config = directory.path().join("natgate.toml");
+        std::fs::write(&config, text).unwrap();
+        let model = config::load(&config).unwrap();
+        let pool = Pool::new(8192, 2048).unwrap();
+        let ((wan_port, wan), (lan_port, lan)) = (open(0, &pool), open(1, &pool));
+        let ports = vec![wan_port, lan_port];
+        let facts: Vec<_> =
+            ports.iter().map(|port| PortFacts { mac: port.info.mac, mtu: port.info.mtu }).collect();
+        let lan_mac = facts[1].mac;
+        let mut compiler = Compiler::new();
+        let snapshot = compiler.compile(&model, &facts, &Snapshot::default()).unwrap();
+        let (sessions, neighbours, snat_eips, clock) = (1024, 64, 2, Clock::start());
+        let setup = Setup {
+            ports,
+            pool,
+            workers: 1,
+            sessions,
+            neighbours,
+            snat_eips,
+            ring: RING,
+            seed: Some(1),
+            snapshot,
+        };
+        let running = Gateway::launch(setup, Threads { cores: None, idle: Idle::Sleep, clock }).unwrap();
+        let notes = Arc::default();
+        let observer = Box::new(Notes(Arc::clone(&notes)));
+        let manager = Manager::new(Parts {
+            running,
+            model,
+            compiler,
+            facts: Facts { config, ports: facts, cores: None, sessions, neighbours, snat_eips, clock },
+            observer,
+        });
+        Self { manager, wan, lan, lan_mac, notes, directory }
+    }
+
+    fn write(&self, text: &str) {
+        std::fs::write(self.config(), text).unwrap();
+    }
+
+    fn config(&self) -> &Path {
+        &self.manager.facts.config
+    }
+
+    fn reload(&self) -> Result<crate::control::protocol::Reloaded, Fault> {
+        self.manager.reload(&ReloadRequest::default())
+    }
+
+    fn explain(&self, packet: &str) -> Explanation {
+        self.manager.explain(&packet.parse::<PacketDescription>().unwrap()).unwrap()
+    }
+
+    fn sessions(&self, request: &SessionsRequest) -> Vec<Session> {
+        let mut sessions = Vec::new();
+        let end = self.manager.sessions(request, &mut |session| {
+            sessions.push(session);
+            ControlFlow::Continue(())
+        });
+        assert_eq!(end.unwrap().count, sessions.len() as u64);
+        sessions
+    }
+
+    /// A private host sends a UDP packet to the outside.
+    fn send_out(&mut self, source_port: u16) {
+        let builder = PacketBuilder::ethernet2([2, 9, 9, 9, 9, 9], self.lan_mac)
+            .ipv4([10, 0, 1, 10], [198, 51, 100, 7], 64)
+            .udp(source_port, 53);
+        let mut frame = Vec::new();
+        builder.write(&mut frame, b"question").unwrap();
+        assert!(self.lan.send(&frame));
+    }
+
+    fn stop(self) {
+        let Self { manager, wan, lan, .. } = self;
+        let ending = manager.stop();
+        drop((wan, lan));
+        assert!(ending.died.is_empty() && ending.unclosed.is_empty());
+        crate::worker::finish::conservation(&ending.workers, 0).unwrap();
+    }
+}
+
+fn eventually(mut so: impl FnMut() -> bool) {
+    for _ in 0..500 {
+        if so() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("it never came to pass");
+}
+
+#[test]
+fn a_reload_is_in_force_when_it_returns_and_says_what_it_changed() {
+    let bench = Bench::new(BASE);
+    let question = "tcp 198.51.100.7:999 > 203.0.113.16:80";
+    assert!(bench.explain(question).verdict.starts_with("dropped, "));
+    bench.write(&format!("{BASE}{DNAT}"));
+    let reloaded = bench.reload().unwrap();
+    assert_eq!(reloaded.changes.len(), 1);
+    let Change { change, resource, name, .. } = &reloaded.changes[0];
+    assert_eq!((*change, resource.as_str(), name.as_str()), (ChangeKind::Added, "dnat", "web"));
+    let explanation = bench.explain(question);
+    assert_eq!(explanation.entry.as_deref(), Some("dnat web (203.0.113.16:80 TCP -> 10.0.1.10:8080)"));
+    let status = bench.manager.status();
+    assert_eq!((status.generation, status.workers[0].generation), (reloaded.generation, reloaded.generation));
+    assert_eq!(status.resources["dnat"], 1);
+
+    // Nothing new: no new generation.
+    let again = bench.reload().unwrap();
+    assert_eq!((again.generation, again.changes.len()), (reloaded.generation, 0));
+
+    bench.write(BASE);
+    assert_eq!(bench.reload().unwrap().changes[0].change, ChangeKind::Removed);
+    assert!(bench.explain(question).verdict.starts_with("dropped, "));
+    let notes = bench.notes.lock().unwrap().clone();
+    let [applied, nothing] = [&["reloading", "in force", "reloaded"][..], &["reloading", "reloaded"]];
+    assert_eq!(notes, [applied, nothing, applied].concat());
+    bench.stop();
+}
+
+#[test]
+fn a_dry_run_says_what_would_change_and_changes_nothing() {
+    let bench = Bench::new(BASE);
+    bench.write(&format!("{BASE}{DNAT}"));
+    for _ in 0..2 {
+        let reloaded = bench.manager.reload(&ReloadRequest { dry_run: true }).unwrap();
+        assert_eq!((reloaded.changes.len(), reloaded.dry_run), (1, true));
+    }
+    assert!(bench.explain("tcp 198.51.100.7:999 > 203.0.113.16:80").verdict.starts_with("dropped"));
+    assert!(bench.notes.lock().unwrap().is_empty());
+    bench.stop();
+}
+
+#[test]
+fn a_file_with_errors_changes_nothing_and_all_errors_are_told() {
+    let bench = Bench::new(BASE);
+    let before = bench.manager.status().generation;
+    bench.write(&format!(
+        "{BASE}{}",
+        DNAT.replace("10.0.1.10", "10.9.9.9").replace("203.0.113.16", "203.0.113.18")
+    ));
+    let fault = bench.reload().unwrap_err();
+    assert_eq!(fault.code, FaultCode::Configuration);
+    assert!(!fault.findings.is_empty(), "{fault:?}");
+    assert!(fault.findings.iter().all(|finding| finding.line.is_some() && !finding.rule.is_empty()));
+    std::fs::remove_file(bench.config()).unwrap();
+    assert_eq!(bench.reload().unwrap_err().code, FaultCode::Configuration);
+    assert_eq!(bench.manager.status().generation, before);
+    bench.stop();
+}
+
+#[test]
+fn what_needs_a_restart_is_refused() {
+    let bench = Bench::new(BASE);
+    bench.write(&BASE.replace("workers = 1", "workers = 2").replace("eth1", "eth7"));
+    let fault = bench.reload().unwrap_err();
+    assert_eq!((fault.code, fault.findings.len()), (FaultCode::NeedsRestart, 2));
+    // This one has room for two EIPs in SNAT pools.
+    let more = ["203.0.113.18", "203.0.113.19"];
+    let eips = more.map(|eip| format!("[[eip]]\naddress = \"{eip}\"\ngateway = \"gw1\"\n")).concat();
+    let pool = "eips = [\"203.0.113.17\", \"203.0.113.18\", \"203.0.113.19\"]";
+    bench.write(&(BASE.replace("eips = [\"203.0.113.17\"]", pool) + &eips));
+    let fault = bench.reload().unwrap_err();
+    assert_eq!(fault.code, FaultCode::NeedsRestart);
+    assert!(fault.message.contains("3 EIPs in SNAT pools"), "{fault}");
+    bench.stop();
+}
+
+#[test]
+fn sessions_are_listed_in_the_words_of_the_configuration() {
+    let mut bench = Bench::new(BASE);
+    for port in 1000..1005 {
+        bench.send_out(port);
+    }
+    let all = SessionsRequest::default();
+    eventually(|| bench.sessions(&all).len() == 5);
+    let of_port = SessionsRequest { inside: Some(":1003".parse().unwrap()), ..all.clone() };
+    let [session] = bench.sessions(&of_port).try_into().unwrap();
+    let words = [&session.kind, &session.protocol, &session.inside, &session.peer, &session.state];
+    assert_eq!(words, ["snat", "udp", "10.0.1.10:1003", "198.51.100.7:53", "active"]);
+    assert!(session.external.starts_with("203.0.113.17:"), "{}", session.external);
+    assert_eq!(
+        (session.entry.as_str(), session.gateway.as_str(), session.vpc.as_str()),
+        ("all", "gw1", "prod")
+    );
+    assert_eq!((session.bytes_out, session.bytes_in), (36, 0));
+    assert!(session.expires_seconds > 200.0 && session.age_seconds < 100.0);
+
+    let count =
+        |request: &SessionsRequest| bench.manager.sessions(request, &mut |_| panic!("only counted")).unwrap();
+    assert_eq!(count(&SessionsRequest { count: true, ..all.clone() }).count, 5);
+    let named = SessionsRequest { entry: Some("all".into()), gateway: Some("gw1".into()), ..all.clone() };
+    assert_eq!(bench.sessions(&named).len(), 5);
+    let nobody = SessionsRequest { peer: Some("192.0.2.0/24".parse().unwrap()), ..all.clone() };
+    assert!(bench.sessions(&nobody).is_empty());
+    let dnat = SessionsRequest { kind: Some(crate::control::protocol::KindFilter::Dnat), ..all.clone() };
+    assert!(bench.sessions(&dnat).is_empty());
+    for request in [
+        SessionsRequest { entry: Some("web".into()), ..all.clone() },
+        SessionsRequest { gateway: Some("gw2".into()), ..all.clone() },
+        SessionsRequest { vpc: Some("test".into()), ..all.clone() },
+    ] {
+        let fault = bench.manager.sessions(&request, &mut |_| ControlFlow::Continue(())).unwrap_err();
+        assert_eq!(fault.code, FaultCode::BadRequest);
+    }
+    let status = bench.manager.status();
+    assert_eq!(status.gateways[0].snat_sessions, 5);
+    bench.stop();
+}
+
+#[test]
+fn packets_are_traced() {
+    let mut bench = Bench::new(BASE);
+    let request = TraceRequest {
+        protocol: None,
+        source: Some("10.0.0.0/8:2002".parse().unwrap()),
+        destination: None,
+        host: None,
+        port: Some("lan".into()),
+        dropped: false,
+        packets: 2,
+        timeout_seconds: 20.0,
+    };
+    let mut traces: Vec<Trace> = Vec::new();
+    let mut round = 0;
+    let end = {
+        // While it waits, packets come: only some of them are asked for.
+        let Bench { manager, lan, lan_mac, .. } = &mut bench;
+        manager.trace(&request, &mut |trace| {
+            traces.extend(trace);
+            round += 1;
+            let mut frame = Vec::new();
+            let builder = PacketBuilder::ethernet2([2, 9, 9, 9, 9, 9], *lan_mac)
+                .ipv4([10, 0, 1, 10], [198, 51, 100, 7], 64)
+                .udp(2000 + round % 3, 53);
+            builder.write(&mut frame, b"question").unwrap();
+            lan.send(&frame);
+            ControlFlow::Continue(())
+        })
+    };
+    let end = end.unwrap();
+    assert_eq!((end.count, end.truncated, traces.len()), (2, false, 2));
+    assert_eq!(traces[0].packet, "udp 10.0.1.10:2002 > 198.51.100.7:53 length 36 ttl 64 df");
+    assert_eq!(traces[0].port, "lan");
+    let session = traces[0].steps.iter().find(|step| step.stage == "session").unwrap();
+    assert!(
+        session.decision.starts_with("new snat: 10.0.1.10:2002 as 203.0.113.17:"),
+        "{}",
+        session.decision
+    );
+    let second = traces[1].steps.iter().find(|step| step.stage == "session").unwrap();
+    assert!(second.decision.starts_with("known snat"), "{}", second.decision);
+
+    let short = TraceRequest { timeout_seconds: 0.05, port: Some("wan".into()), ..request.clone() };
+    let end = bench.manager.trace(&short, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!((end.count, end.truncated), (0, true));
+    let mut second = Ok(End::default());
+    let longer = TraceRequest { timeout_seconds: 5.0, ..short };
+    bench
+        .manager
+        .trace(&longer, &mut |_| {
+            second = bench.manager.trace(&request, &mut |_| ControlFlow::Continue(()));
+            ControlFlow::Break(())
+        })
+        .unwrap();
+    assert_eq!(second.unwrap_err().code, FaultCode::Busy);
+    bench.manager.hurry();
+    assert!(bench.manager.trace(&longer, &mut |_| ControlFlow::Continue(())).unwrap().truncated);
+    bench.stop();
+}
+
+#[test]
+fn explanations_name_the_entry_and_the_way() {
+    let bench = Bench::new(&format!("{BASE}{DNAT}"));
+    let all = [
+        "udp 10.0.1.10:4000 > 198.51.100.7:53",
+        "tcp 10.0.1.10:8080 > 198.51.100.7:999 flags syn,ack",
+        "tcp 198.51.100.7:999 > 203.0.113.16:80",
+        "tcp 198.51.100.7:999 > 203.0.113.16:81",
+        "tcp 10.0.1.11:4000 > 203.0.113.16:80",
+        "icmp 198.51.100.7 > 203.0.113.16",
+        "icmp 10.0.1.10 > 198.51.100.7 id 7 ttl 1",
+        "udp 10.0.1.10:4000 > 192.0.2.1:53",
+        "udp 10.0.1.10:4000 > 198.51.100.7:53 length 9000 df",
+        "47 10.0.1.10 > 198.51.100.7",
+        "udp 10.0.1.10:4000 > 198.51.100.7:53 from outside",
+    ];
+    let told = all.map(|packet| serde_json::to_string_pretty(&bench.explain(packet)).unwrap());
+    insta::assert_snapshot!(told.join("\n"));
+    let unknown = "udp 10.0.1.10:4000 > 198.51.100.7:53 from vpc test";
+    let fault = bench.manager.explain(&unknown.parse().unwrap()).unwrap_err();
+    assert_eq!(
+        (fault.code, fault.message.as_str()),
+        (FaultCode::BadRequest, "VPC \"test\" is not configured")
+    );
+    bench.stop();
+}
+
+#[test]
+fn counters_add_up() {
+    let mut bench = Bench::new(BASE);
+    for port in 1..=20 {
+        bench.send_out(port);
+    }
+    // A packet of a host that is no host of the VPC.
+    let mut frame = Vec::new();
+    let builder = PacketBuilder::ethernet2([2, 9, 9, 9, 9, 9], bench.lan_mac).ipv4(
+        [192, 0, 2, 1],
+        [198, 51, 100, 7],
+        64,
+    );
+    builder.udp(1, 2).write(&mut frame, b"").unwrap();
+    assert!(bench.lan.send(&frame));
+    eventually(|| bench.manager.stats().total.received == 21);
+    let stats = bench.manager.stats();
+    assert_eq!((stats.total.balance, stats.total.dropped), (0, stats.total.drops.values().sum()));
+    assert_eq!(stats.total.drops["source-outside-vpc"], 1);
+    assert_eq!(stats.total.drops.len(), crate::base::DropReason::COUNT);
+    assert_eq!((stats.ports[1].name.as_str(), stats.ports[1].rx_packets), ("lan", 21));
+    assert_eq!(stats.workers[0].counts, stats.total);
+    let _ = (&bench.wan, &bench.directory);
+    bench.stop();
+}
