@@ -37,9 +37,9 @@ fn both_directions_of_a_session_arrive_at_any_worker() {
     introduce(&mut far, 30);
     settle(&mut gateway);
     for n in 2..32 {
-        for worker in 0..usize::from(WORKERS) {
+        for queue in &mut far[INSIDE] {
             let frame = udp(host(n).1, INSIDE, (host(n).0, 4000), (SERVER, 53));
-            assert!(far[INSIDE][worker].send(&frame));
+            assert!(queue.send(&frame));
         }
     }
     settle(&mut gateway);
@@ -82,8 +82,8 @@ fn floods_are_dropped_and_counted() {
     gateway.settle(now, 20);
     for round in 0..100 {
         for n in 2..32 {
-            for worker in 0..2 {
-                far[INSIDE][worker].send(&udp(host(n).1, INSIDE, (host(n).0, 4000 + round), (SERVER, 53)));
+            for queue in &mut far[INSIDE] {
+                queue.send(&udp(host(n).1, INSIDE, (host(n).0, 4000 + round), (SERVER, 53)));
             }
         }
         if round % 10 == 9 {
@@ -167,8 +167,8 @@ fn packets_are_traced_on_all_workers() {
     let mut trace = gateway.trace(filter).unwrap();
     assert_eq!(gateway.trace(filter).unwrap_err(), TraceError::Busy);
     for n in 2..20 {
-        for worker in 0..2 {
-            far[INSIDE][worker].send(&udp(host(n).1, INSIDE, (host(n).0, 4000), (SERVER, 53)));
+        for queue in &mut far[INSIDE] {
+            queue.send(&udp(host(n).1, INSIDE, (host(n).0, 4000), (SERVER, 53)));
         }
     }
     let mut records = Vec::new();
