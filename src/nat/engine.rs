@@ -28,7 +28,7 @@ use crate::nat::trace::Trace;
 use crate::nat::{BATCH, Counters, NeighbourFact, Output, Verdict};
 use crate::policy::{Realm, Snapshot};
 use crate::wire::ethernet::{self, Link};
-use crate::wire::{Arrival, Datagram, Packet, Transport, rewrite};
+use crate::wire::{Arrival, Packet, Transport, rewrite};
 
 /// What an engine is made with. Nothing in it changes while it lives.
 #[derive(Clone, Debug)]
@@ -119,7 +119,7 @@ impl Engine {
 
         let mut lanes = std::mem::take(&mut self.lanes);
         for (packet, lane) in batch.iter_mut().zip(&mut lanes) {
-            *lane = self.parse(packet, snapshot);
+            self.parse(packet, snapshot, lane);
         }
         for lane in lanes.iter_mut().take(batch.len()) {
             lane.candidate = self.sessions.prefetch_session(lane.hash);
@@ -138,17 +138,17 @@ impl Engine {
 
     /// First stage: one packet's headers, its key, and the index bucket on its way.
     #[inline(always)]
-    fn parse(&mut self, packet: &mut Packet<'_>, snapshot: &Snapshot) -> Lane {
+    fn parse(&mut self, packet: &mut Packet<'_>, snapshot: &Snapshot, lane: &mut Lane) {
         match packet.arrival {
             Arrival::Wire => self.counters.received += 1,
             Arrival::Handed | Arrival::Hairpin => self.counters.taken_over += 1,
         }
-        let mut lane = Lane { frame: packet.head as u16, arrival: packet.arrival, ..Lane::default() };
-        lane.next = match self.parse_frame(packet, snapshot, &mut lane) {
+        lane.frame = packet.head as u16;
+        lane.arrival = packet.arrival;
+        lane.next = match self.parse_frame(packet, snapshot, lane) {
             Ok(next) => next,
             Err(reason) => Next::Drop(reason),
         };
-        lane
     }
 
     #[inline(always)]
@@ -162,11 +162,9 @@ impl Engine {
         let link = Link::parse(frame)?;
         lane.interface = snapshot.interface_of(packet.port, link.vlan).ok_or(DropReason::UnknownVlan)?;
         let interface = snapshot.interface(lane.interface).ok_or(DropReason::UnknownVlan)?;
-        if link.destination != interface.mac {
-            if !link.is_group() {
-                return Err(DropReason::OtherStation);
-            }
-            lane.is_group = true;
+        lane.is_group = link.destination != interface.mac;
+        if lane.is_group && !link.is_group() {
+            return Err(DropReason::OtherStation);
         }
         match link.ether_type {
             ethernet::IPV4 => {}
@@ -178,18 +176,18 @@ impl Engine {
         }
         let end = packet.head + packet.len;
         let bytes = packet.buffer.get_mut(..end).ok_or(DropReason::FrameTooShort)?;
-        let datagram = Datagram::parse(bytes, packet.head + link.len)?;
+        let datagram = &mut lane.datagram;
+        datagram.parse_into(bytes, packet.head + link.len)?;
         match packet.checksum {
             Checksum::Unverified | Checksum::Verified => {}
-            Checksum::Partial => rewrite::finish_checksum(bytes, &datagram, true),
-            Checksum::MaybePartial => rewrite::finish_checksum(bytes, &datagram, false),
+            Checksum::Partial => rewrite::finish_checksum(bytes, datagram, true),
+            Checksum::MaybePartial => rewrite::finish_checksum(bytes, datagram, false),
         }
         if lane.is_group {
             return Err(DropReason::LinkBroadcast);
         }
         let realm = if packet.arrival == Arrival::Hairpin { Realm::Outside } else { interface.realm };
-        lane.datagram = datagram;
-        lane.key = FlowKey::of(&datagram, realm.tenant());
+        lane.key = FlowKey::of(datagram, realm.tenant());
         match datagram.transport {
             Transport::IcmpError => return Ok(Next::IcmpError),
             Transport::LaterFragment => return Ok(Next::LaterFragment),

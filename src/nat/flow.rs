@@ -449,15 +449,12 @@ pub(super) fn in_force(flow: &Flow, snapshot: &Snapshot) -> bool {
 /// Puts the link header of the next hop in front of the packet.
 #[inline(always)]
 pub(super) fn send(packet: &mut Packet<'_>, lane: &Lane, next_hop: &NextHop) -> Verdict {
-    let header = next_hop.header();
-    let l3 = usize::from(lane.datagram.l3);
-    let Some(head) = l3.checked_sub(header.len()) else {
+    let (header, len) = next_hop.padded_header();
+    let l3 = lane.datagram.l3;
+    let front = packet.buffer.get_mut(..usize::from(l3));
+    let Some(place) = front.and_then(|front| front.last_chunk_mut()) else {
         return Verdict::Drop(DropReason::NoBuffer);
     };
-    let Some(place) = packet.buffer.get_mut(head..l3) else {
-        return Verdict::Drop(DropReason::NoBuffer);
-    };
-    place.copy_from_slice(header);
-    let len = lane.datagram.total_len + header.len() as u16;
-    Verdict::Send { port: next_hop.port(), head: head as u16, len }
+    *place = *header;
+    Verdict::Send { port: next_hop.port(), head: l3.wrapping_sub(len), len: lane.datagram.total_len + len }
 }

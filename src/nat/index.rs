@@ -32,14 +32,33 @@ struct Bucket {
 }
 
 impl Bucket {
-    /// The places whose tag is `tag`, as bits.
+    /// The ways whose tag is `tag`. Four tags at a time are compared in one register.
     #[inline(always)]
-    fn places(&self, tag: u16) -> u32 {
-        let mut places = 0;
-        for way in 0..WAYS {
-            places |= u32::from(self.tags[way] == tag) << way;
+    fn ways(&self, tag: u16) -> Ways {
+        const LOW: u64 = 0x7fff_7fff_7fff_7fff;
+        let wanted = u64::from(tag) * 0x0001_0001_0001_0001;
+        let words: [u64; WAYS / 4] = zerocopy::transmute!(self.tags);
+        // The top bit of each quarter of `x` that is zero: exact, as no carry crosses a quarter.
+        let zero = |x: u64| !(((x & LOW) + LOW) | x | LOW);
+        Ways(zero(words[0] ^ wanted) >> 15 | zero(words[1] ^ wanted) >> 14)
+    }
+}
+
+/// A set of ways: bit `16 * i` stands for way `i`, bit `16 * i + 1` for way `4 + i`.
+#[derive(Clone, Copy)]
+struct Ways(u64);
+
+impl Iterator for Ways {
+    type Item = usize;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<usize> {
+        if self.0 == 0 {
+            return None;
         }
-        places
+        let bit = self.0.trailing_zeros() as usize;
+        self.0 &= self.0 - 1;
+        Some((bit / 16 + bit % 2 * 4) % WAYS)
     }
 }
 
@@ -109,9 +128,7 @@ impl Index {
     #[inline(always)]
     pub fn candidate(&self, hash: u64) -> Option<u32> {
         let bucket = self.buckets.get(self.home(hash))?;
-        let places = bucket.places(tag_of(hash));
-        let way = places.trailing_zeros() as usize;
-        bucket.slots.get(way).copied()
+        bucket.ways(tag_of(hash)).next().map(|way| bucket.slots[way])
     }
 
     /// The slot with this hash that `is_it` recognises.
@@ -145,15 +162,7 @@ impl Index {
 
     #[inline(always)]
     fn search(bucket: &Bucket, tag: u16, is_it: &mut impl FnMut(u32) -> bool) -> Option<(usize, u32)> {
-        let mut places = bucket.places(tag);
-        while places != 0 {
-            let way = places.trailing_zeros() as usize % WAYS;
-            if is_it(bucket.slots[way]) {
-                return Some((way, bucket.slots[way]));
-            }
-            places &= places - 1;
-        }
-        None
+        bucket.ways(tag).map(|way| (way, bucket.slots[way])).find(|(_, slot)| is_it(*slot))
     }
 
     /// Adds an entry, which must not be there yet. `false`, and no change, when there is no room within reach.
@@ -163,8 +172,7 @@ impl Index {
         for distance in 0..REACH {
             let at = self.place(hash, distance);
             let Some(bucket) = self.buckets.get_mut(at) else { return false };
-            let free = bucket.places(0).trailing_zeros() as usize;
-            if free < WAYS {
+            if let Some(free) = bucket.ways(0).next() {
                 bucket.tags[free] = tag_of(hash);
                 bucket.slots[free] = slot;
                 if distance > 0 {

@@ -72,6 +72,7 @@ impl Adjacency {
 pub struct NextHop {
     /// Its present number.
     number: Adjacency,
+    /// The header at the end of the room for the longest one, so that it can be copied at a fixed length.
     header: [u8; ethernet::HEADER + ethernet::TAG],
     header_len: u8,
     /// Whether the Ethernet address is known.
@@ -84,7 +85,13 @@ impl NextHop {
     /// The link header.
     #[inline(always)]
     pub fn header(&self) -> &[u8] {
-        self.header.get(..usize::from(self.header_len)).unwrap_or_default()
+        self.header.get(self.header.len() - usize::from(self.header_len)..).unwrap_or_default()
+    }
+
+    /// The link header at the end of room for the longest one, and its length.
+    #[inline(always)]
+    pub fn padded_header(&self) -> (&[u8; ethernet::HEADER + ethernet::TAG], u16) {
+        (&self.header, u16::from(self.header_len))
     }
 
     /// The port to leave by.
@@ -356,6 +363,7 @@ impl Neighbours {
         {
             let (header, len) = ethernet::header(fact.mac, interface.mac, interface.vlan, ethernet::IPV4);
             next_hop.header = header;
+            next_hop.header.rotate_right(header.len() - len);
             next_hop.header_len = len as u8;
             next_hop.is_ready = 1;
         }

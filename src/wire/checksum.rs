@@ -22,11 +22,14 @@ pub fn sum(bytes: &[u8], initial: u64) -> u64 {
 /// Folds a sum to 16 bits.
 #[inline]
 pub const fn fold(sum: u64) -> u16 {
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    sum as u16
+    let (sum, carry) = (sum as u32).overflowing_add((sum >> 32) as u32);
+    fold_u32(sum + carry as u32)
+}
+
+/// Folds a sum of 32 bits: adding the halves crosswise puts their sum, end-around carry included, into the upper half.
+#[inline(always)]
+const fn fold_u32(sum: u32) -> u16 {
+    (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
 }
 
 /// The checksum of `bytes`: zero exactly when they hold a right one already.
@@ -71,7 +74,7 @@ impl Delta {
     /// A 16-bit field changes.
     #[inline]
     pub const fn of_u16(old: u16, new: u16) -> Self {
-        Self(fold(!old as u64 + new as u64))
+        Self(fold_u32(!old as u32 + new as u32))
     }
 
     /// A 32-bit field changes.
@@ -83,7 +86,7 @@ impl Delta {
     /// Both changes.
     #[inline]
     pub const fn and(self, other: Self) -> Self {
-        Self(fold(self.0 as u64 + other.0 as u64))
+        Self(fold_u32(self.0 as u32 + other.0 as u32))
     }
 
     /// The change back.
@@ -95,8 +98,7 @@ impl Delta {
     /// The checksum after the change: `~(~HC + ~m + m')`.
     #[inline]
     pub const fn apply(self, checksum: u16) -> u16 {
-        let sum = (!checksum) as u32 + self.0 as u32;
-        !((sum & 0xffff) + (sum >> 16)) as u16
+        !fold_u32(!checksum as u32 + self.0 as u32)
     }
 }
 

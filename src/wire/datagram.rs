@@ -82,8 +82,18 @@ impl Datagram {
     ///
     /// # Errors
     /// The reason to drop it.
-    #[inline(always)]
     pub fn parse(bytes: &[u8], l3: usize) -> Result<Self, DropReason> {
+        let mut datagram = Self::default();
+        datagram.parse_into(bytes, l3)?;
+        Ok(datagram)
+    }
+
+    /// [`parse`](Self::parse) in place. After an error the value means nothing.
+    ///
+    /// # Errors
+    /// The reason to drop the packet.
+    #[inline(always)]
+    pub fn parse_into(&mut self, bytes: &[u8], l3: usize) -> Result<(), DropReason> {
         let Some(packet) = bytes.get(l3..) else {
             return Err(DropReason::FrameTooShort);
         };
@@ -100,26 +110,26 @@ impl Datagram {
         let (true, Some(packet)) = (total_len >= header_len, packet.get(..total_len)) else {
             return Err(DropReason::IpTotalLength);
         };
-        let mut datagram = Self {
-            source: get_u32(header, 12),
-            destination: get_u32(header, 16),
-            l3: l3 as u16,
-            l4: (l3 + header_len) as u16,
-            total_len: total_len as u16,
-            id: get_u16(header, 4),
-            fragment: get_u16(header, 6) & 0x7fff,
-            protocol: header[9],
-            ttl: header[8],
-            ..Self::default()
-        };
-        if datagram.ttl == 0 {
+        self.source = get_u32(header, 12);
+        self.destination = get_u32(header, 16);
+        self.source_port = 0;
+        self.destination_port = 0;
+        self.l3 = l3 as u16;
+        self.l4 = (l3 + header_len) as u16;
+        self.total_len = total_len as u16;
+        self.id = get_u16(header, 4);
+        self.fragment = get_u16(header, 6) & 0x7fff;
+        self.protocol = header[9];
+        self.ttl = header[8];
+        self.transport = Transport::Other;
+        self.tcp_flags = 0;
+        if self.ttl == 0 {
             return Err(DropReason::TtlZero);
         }
         let Some(segment) = packet.get(header_len..) else {
             return Err(DropReason::IpTotalLength);
         };
-        datagram.parse_transport(segment)?;
-        Ok(datagram)
+        self.parse_transport(segment)
     }
 
     #[inline(always)]

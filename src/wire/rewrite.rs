@@ -60,13 +60,9 @@ pub fn apply(bytes: &mut [u8], datagram: &Datagram, change: &Change, hops: u8) {
     let l3 = usize::from(datagram.l3);
     let l4 = usize::from(datagram.l4);
     let Some(header) = bytes.get_mut(l3..).and_then(|b| b.first_chunk_mut::<20>()) else { return };
-    let delta = if hops == 0 {
-        change.ip
-    } else {
-        header[8] = header[8].wrapping_sub(1);
-        change.ip.and(TTL_DOWN)
-    };
-    let checksum = delta.apply(u16::from_be_bytes([header[10], header[11]]));
+    header[8] = header[8].wrapping_sub(hops);
+    let ttl_delta = if hops == 0 { Delta::NONE } else { TTL_DOWN };
+    let checksum = change.ip.and(ttl_delta).apply(u16::from_be_bytes([header[10], header[11]]));
     header[10..12].copy_from_slice(&checksum.to_be_bytes());
     let address_at = match change.end {
         End::Source => 12,
