@@ -207,9 +207,9 @@ impl Engine {
     #[inline(always)]
     pub(super) fn decide(&mut self, packet: &mut Packet<'_>, lane: &Lane, cx: &mut Context<'_>) -> Verdict {
         match lane.next {
-            Next::Flow => match lane.candidate {
-                Some(slot) if self.sessions.is(slot, &lane.key) => self.hit(packet, lane, slot, cx),
-                _ => self.flow(packet, lane, cx),
+            Next::Flow => match self.fast(packet, lane, cx) {
+                Some(verdict) => verdict,
+                None => self.flow(packet, lane, cx),
             },
             Next::Drop(reason) => Verdict::Drop(reason),
             Next::IcmpError => self.icmp_error(packet, lane, cx),

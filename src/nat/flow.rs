@@ -28,78 +28,53 @@ pub(super) fn end_of(key: &FlowKey) -> End {
 }
 
 impl Engine {
-    /// A packet whose session was not where it probably is.
-    pub(super) fn flow(&mut self, packet: &mut Packet<'_>, lane: &Lane, cx: &mut Context<'_>) -> Verdict {
-        match self.sessions.find(lane.hash, &lane.key) {
-            Some(slot) => self.hit(packet, lane, slot, cx),
-            None => self.miss(packet, lane, cx),
-        }
-    }
-
-    /// A packet of a session: the fast path.
+    /// The fast path: a packet of a session that is where it probably is, in force, with nothing to note and its next hop
+    /// ready. `None`, and no change, if anything about it is unusual.
     #[inline(always)]
-    pub(super) fn hit(
-        &mut self,
-        packet: &mut Packet<'_>,
-        lane: &Lane,
-        slot: u32,
-        cx: &mut Context<'_>,
-    ) -> Verdict {
-        let Some(session) = self.sessions.session_mut(slot) else {
-            return Verdict::Drop(DropReason::NoMapping);
-        };
-        if session.generation != cx.snapshot.generation().0 && !self.revalidate(slot, cx.snapshot) {
-            return self.miss(packet, lane, cx);
-        }
-        self.translate(packet, lane, slot, cx)
-    }
-
-    /// A packet of a session that is known to be in force.
-    #[inline(always)]
-    fn translate(
-        &mut self,
-        packet: &mut Packet<'_>,
-        lane: &Lane,
-        slot: u32,
-        cx: &mut Context<'_>,
-    ) -> Verdict {
-        let Some(session) = self.sessions.session_mut(slot) else {
-            return Verdict::Drop(DropReason::NoMapping);
-        };
+    pub(super) fn fast(&mut self, packet: &mut Packet<'_>, lane: &Lane, cx: &Context<'_>) -> Option<Verdict> {
+        let session = self.sessions.session_mut(lane.candidate)?;
         let datagram = &lane.datagram;
         let end = end_of(&lane.key);
-        if datagram.ttl <= lane.hops() {
-            return self.ttl_expired(packet, lane, cx);
-        }
-        let way = match end {
-            End::Source => session.way_out,
-            End::Destination => session.way_in,
+        let (way, bytes) = match end {
+            End::Source => (session.way_out, session.bytes_out),
+            End::Destination => (session.way_in, session.bytes_in),
         };
-        let Some(next_hop) = self.neighbours.ready(way) else {
-            return self.translate_slowly(packet, lane, slot, cx);
-        };
-        if datagram.total_len > next_hop.mtu() {
-            return self.translate_slowly(packet, lane, slot, cx);
+        let next_hop = self.neighbours.ready(way)?;
+        let is_usual = session.has(&lane.key)
+            && session.generation == cx.snapshot.generation().0
+            && datagram.ttl > lane.hops()
+            && datagram.total_len <= next_hop.mtu()
+            && !datagram.is_fragment()
+            && (!session.is_tcp() || tcp::is_plain(datagram.tcp_flags, session.tcp))
+            && bytes < CARRY;
+        if !is_usual {
+            return None;
         }
+        let len = datagram.total_len;
         session.last_seen = cx.tick.0;
-        let bytes = match end {
-            End::Source => &mut session.bytes_out,
-            End::Destination => &mut session.bytes_in,
-        };
-        *bytes += u32::from(datagram.total_len);
-        let carry = *bytes >= CARRY;
-        let change = session.change(end);
-        let is_news = session.is_tcp() && !tcp::is_plain(datagram.tcp_flags, session.tcp);
         match end {
-            End::Source => self.counters.bytes_out += u64::from(datagram.total_len),
-            End::Destination => self.counters.bytes_in += u64::from(datagram.total_len),
+            End::Source => {
+                session.bytes_out = bytes + u32::from(len);
+                self.counters.bytes_out += u64::from(len);
+            }
+            End::Destination => {
+                session.bytes_in = bytes + u32::from(len);
+                self.counters.bytes_in += u64::from(len);
+            }
         }
+        let change = session.change(end);
         rewrite::apply(packet.buffer, datagram, &change, lane.hops());
-        let verdict = send(packet, lane, next_hop);
-        if is_news || carry || datagram.is_fragment() {
-            self.note(lane, slot, end, carry, cx.tick);
+        Some(send(packet, lane, next_hop))
+    }
+
+    /// A packet of a flow that is not for the fast path: of a session, or the first of one.
+    pub(super) fn flow(&mut self, packet: &mut Packet<'_>, lane: &Lane, cx: &mut Context<'_>) -> Verdict {
+        if let Some(slot) = self.sessions.find(lane.hash, &lane.key)
+            && self.is_in_force(slot, cx.snapshot)
+        {
+            return self.translate(packet, lane, slot, cx);
         }
-        verdict
+        self.miss(packet, lane, cx)
     }
 
     /// What is rare: a TCP segment that changes the state, a counter that is full, the first of several fragments.
@@ -121,15 +96,17 @@ impl Engine {
         }
     }
 
-    /// A packet of a session whose next hop is not ready, or too narrow, or the gateway itself.
-    #[cold]
-    fn translate_slowly(
+    /// A packet of a session that is in force, whatever is unusual about it.
+    fn translate(
         &mut self,
         packet: &mut Packet<'_>,
         lane: &Lane,
         slot: u32,
         cx: &mut Context<'_>,
     ) -> Verdict {
+        if lane.datagram.ttl <= lane.hops() {
+            return self.ttl_expired(packet, lane, cx);
+        }
         let end = end_of(&lane.key);
         let Some(session) = self.sessions.session(slot).copied() else {
             return Verdict::Drop(DropReason::NoMapping);
@@ -390,16 +367,18 @@ impl Engine {
         }
     }
 
-    /// Checks a session against a configuration that is newer than the one that it was checked against last. Ends it, and
-    /// says `false`, if it is no more what the configuration would make.
-    #[cold]
-    fn revalidate(&mut self, slot: u32, snapshot: &Snapshot) -> bool {
+    /// Whether a session is what the present configuration would make. If that is newer than the one that the session was
+    /// checked against last, it is checked anew, and ended if it is not.
+    fn is_in_force(&mut self, slot: u32, snapshot: &Snapshot) -> bool {
         let (Some(session), Some(record)) =
             (self.sessions.session(slot).copied(), self.sessions.record(slot))
         else {
             return false;
         };
         let checked = Generation(session.generation);
+        if checked == snapshot.generation() {
+            return true;
+        }
         if snapshot.eip_changed(EipIndex(session.eip)) > checked {
             let flow = session.flow(record);
             if !in_force(&flow, snapshot) {

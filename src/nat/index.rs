@@ -45,7 +45,6 @@ impl Bucket {
 }
 
 /// A set of ways: bit `16 * i` stands for way `i`, bit `16 * i + 1` for way `4 + i`.
-#[derive(Clone, Copy)]
 struct Ways(u64);
 
 impl Iterator for Ways {

@@ -33,8 +33,8 @@ pub struct Lane {
     pub interface: InterfaceIndex,
     /// Where in the buffer the frame begins.
     pub frame: u16,
-    /// The slot where its session probably is.
-    pub candidate: Option<u32>,
+    /// The slot where its session probably is; out of range when there is none.
+    pub candidate: u32,
     /// Which way it goes.
     pub next: Next,
     /// How it came.

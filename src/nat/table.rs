@@ -120,12 +120,14 @@ impl SessionTable {
         self.index.prefetch(hash);
     }
 
-    /// Second stage: the most likely slot, whose session starts to load.
+    /// Second stage: the most likely slot, whose session starts to load; out of range when there is none.
     #[inline(always)]
-    pub fn prefetch_session(&self, hash: u64) -> Option<u32> {
-        let slot = self.index.candidate(hash)?;
-        prefetch(self.sessions.get(slot as usize)?);
-        Some(slot)
+    pub fn prefetch_session(&self, hash: u64) -> u32 {
+        let slot = self.index.candidate(hash).unwrap_or(u32::MAX);
+        if let Some(session) = self.sessions.get(slot as usize) {
+            prefetch(session);
+        }
+        slot
     }
 
     /// Third stage: whether the session in a slot is the flow's.

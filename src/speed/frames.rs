@@ -24,6 +24,8 @@ pub struct Frames {
     next: u32,
     /// Cheap random numbers for picking flows: xorshift.
     state: u64,
+    /// Whether the next frame is an answer. A batch comes from one queue, and so in one direction.
+    pub answers: bool,
     /// The external endpoint of each SNAT flow, once known; then half the traffic is answers.
     pub external: Vec<(u32, u16)>,
 }
@@ -46,6 +48,7 @@ impl Frames {
             bytes: plan.packet_bytes.clamp(60, 1514),
             next: 0,
             state: rng.next_u64() | 1,
+            answers: false,
             external: Vec::new(),
         }
     }
@@ -81,7 +84,7 @@ impl Frames {
         } else {
             (((random >> 32) * u64::from(self.flows)) >> 32) as u32
         };
-        let answer = random & 1 == 1 && !self.external.is_empty();
+        let answer = self.answers && !self.external.is_empty();
         let bytes = match (self.scenario, (random >> 8) % 12) {
             (Scenario::Imix, 0..7) => 60,
             (Scenario::Imix, 7..11) => 590,

@@ -98,7 +98,8 @@ pub fn run(plan: &Plan) -> io::Result<Measured> {
         && limit.is_none_or(|limit| (total.packets as usize) < limit)
     {
         let mut lens = [(0u16, PortIndex(0)); RING];
-        for (buffer, len) in memory.chunks_exact_mut(BUFFER).zip(&mut lens) {
+        for (n, (buffer, len)) in memory.chunks_exact_mut(BUFFER).zip(&mut lens).enumerate() {
+            frames.answers = n / batch % 2 == 1;
             *len = frames.write_next(buffer.get_mut(HEAD..).unwrap_or_default());
         }
         let now = bed.now(&clock);
