@@ -42,7 +42,7 @@ pub struct Emission {
     pub port: PortIndex,
     start: u32,
     len: u16,
-    /// Whether it is a forwarded packet that was held (or part of one), not one of the gateway's own making.
+    /// Whether it is a forwarded packet that was held, not one of the gateway's own making.
     pub forwarded: bool,
 }
 

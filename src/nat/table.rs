@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A session's deadline is written when it begins and when it closes, not for each packet. A sweep goes round the
-//! deadlines, all of them once a [`ROUND`]; where one has passed it looks at the session, and either ends it or writes the
+//! deadlines, all of them once a second; where one has passed it looks at the session, and either ends it or writes the
 //! deadline that its last packet gives it. So an idle session costs a look at four bytes a second, a busy one a look at its
 //! line once a timeout.
 
