@@ -1,6 +1,6 @@
 //! The management socket: a Unix socket that only root and the gateway's own user may use. This is transport only: lines
 //! in, lines out, limits. What the lines mean is [`crate::control::protocol`], who answers is a
-//! [`Service`](crate::control::service::Service).
+//! [`Service`].
 //!
 //! A thread a connection, at most [`Limits::connections`] of them: a slow client costs itself a thread and the others
 //! nothing.
