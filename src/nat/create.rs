@@ -6,16 +6,49 @@ use crate::nat::decision::Static;
 use crate::nat::engine::{Context, Engine};
 use crate::nat::flow::{Found, end_of, in_force};
 use crate::nat::key::{EndpointKey, FlowKey};
-use crate::nat::lane::Lane;
+use crate::nat::lane::{Lane, Next};
 use crate::nat::mappings::Mapping as MappingRow;
 use crate::nat::ports::PortRequest;
 use crate::nat::session::{Flow, SessionKind};
+use crate::nat::table::SessionTable;
 use crate::nat::tcp;
-use crate::policy::{Filtering, Mapping, PoolAddress, Realm, SnatEntry};
+use crate::policy::{Filtering, Mapping, PoolAddress, Realm, Snapshot, SnatEntry};
 use crate::wire::datagram::tcp_flags;
 use crate::wire::{Transport, protocol};
 
 impl Engine {
+    /// Packets without a session may make one: starts to load what that will read, for all of them, so that the misses
+    /// overlap. Which external port a packet will get is only a guess (its own), as good as ports are free.
+    #[cold]
+    pub(super) fn prefetch_misses(&self, lanes: &[Lane], snapshot: &Snapshot) {
+        let makes_one = |lane: &&Lane| {
+            lane.candidate == SessionTable::NO_SLOT
+                && lane.next == Next::Flow
+                && lane.key.tenant != Realm::Outside.tenant()
+        };
+        for lane in lanes.iter().filter(makes_one) {
+            let key = &lane.key;
+            self.hosts.prefetch(key.tenant, key.source);
+            self.mappings.prefetch(&inside_endpoint(key));
+        }
+        for lane in lanes.iter().filter(makes_one) {
+            let key = &lane.key;
+            let Realm::Vpc(vpc) = Realm::of_tenant(key.tenant) else { continue };
+            let choice = snapshot.snat(vpc, key.source).and_then(|entry| self.choose_eip(entry, key));
+            let Some(choice) = choice else { continue };
+            let inward = FlowKey {
+                source: key.destination,
+                source_port: key.destination_port,
+                destination: choice.address,
+                destination_port: key.source_port,
+                tenant: Realm::Outside.tenant(),
+                protocol: key.protocol,
+            };
+            self.sessions.prefetch_bucket(self.sessions.hash(&inward));
+            self.mappings.prefetch(&EndpointKey::external(key.protocol, choice.address, key.source_port));
+        }
+    }
+
     /// Begins the session of a DNAT flow, or does without one.
     pub(super) fn open_static(&mut self, entry: &Static, lane: &Lane, cx: &Context<'_>) -> Found {
         // A reply, or a segment that closes, makes no session: only what begins or goes on does.
@@ -61,12 +94,7 @@ impl Engine {
         cx: &mut Context<'_>,
     ) -> Result<u32, DropReason> {
         let key = &lane.key;
-        let inside = EndpointKey {
-            tenant: key.tenant,
-            protocol: key.protocol,
-            address: key.source,
-            port: key.source_port,
-        };
+        let inside = inside_endpoint(key);
         let known = match entry.mapping {
             Mapping::EndpointIndependent => self.mapping_in_force(&inside, cx),
             Mapping::EndpointDependent => None,
@@ -257,4 +285,9 @@ impl Engine {
             gateway.meter.leave();
         }
     }
+}
+
+/// The inside endpoint of a private host's packet.
+fn inside_endpoint(key: &FlowKey) -> EndpointKey {
+    EndpointKey { tenant: key.tenant, protocol: key.protocol, address: key.source, port: key.source_port }
 }

@@ -18,7 +18,7 @@ use crate::base::{Checksum, DropReason, Generation, Moment, Rng, Tick, WorkerInd
 use crate::nat::fragments::Fragments;
 use crate::nat::hosts::Hosts;
 use crate::nat::key::{FlowKey, Hasher};
-use crate::nat::lane::{Lane, Next};
+use crate::nat::lane::{Ingress, Lane, Next};
 use crate::nat::local::{Announcer, ErrorBudget};
 use crate::nat::mappings::Mappings;
 use crate::nat::neighbours::Neighbours;
@@ -118,11 +118,17 @@ impl Engine {
         self.follow(cx);
 
         let mut lanes = std::mem::take(&mut self.lanes);
+        let mut ingress = Ingress::default();
         for (packet, lane) in batch.iter_mut().zip(&mut lanes) {
-            self.parse(packet, snapshot, lane);
+            self.parse(packet, snapshot, &mut ingress, lane);
         }
+        let mut misses = 0;
         for lane in lanes.iter_mut().take(batch.len()) {
             lane.candidate = self.sessions.prefetch_session(lane.hash);
+            misses += usize::from(lane.candidate == SessionTable::NO_SLOT);
+        }
+        if misses > 0 {
+            self.prefetch_misses(lanes.get(..batch.len()).unwrap_or_default(), snapshot);
         }
         let is_traced = self.trace.is_armed();
         for (packet, lane) in batch.iter_mut().zip(&lanes) {
@@ -138,14 +144,20 @@ impl Engine {
 
     /// First stage: one packet's headers, its key, and the index bucket on its way.
     #[inline(always)]
-    fn parse(&mut self, packet: &mut Packet<'_>, snapshot: &Snapshot, lane: &mut Lane) {
+    fn parse(
+        &mut self,
+        packet: &mut Packet<'_>,
+        snapshot: &Snapshot,
+        ingress: &mut Ingress,
+        lane: &mut Lane,
+    ) {
         match packet.arrival {
             Arrival::Wire => self.counters.received += 1,
             Arrival::Handed | Arrival::Hairpin => self.counters.taken_over += 1,
         }
         lane.frame = packet.head as u16;
         lane.arrival = packet.arrival;
-        lane.next = match self.parse_frame(packet, snapshot, lane) {
+        lane.next = match self.parse_frame(packet, snapshot, ingress, lane) {
             Ok(next) => next,
             Err(reason) => Next::Drop(reason),
         };
@@ -156,13 +168,16 @@ impl Engine {
         &mut self,
         packet: &mut Packet<'_>,
         snapshot: &Snapshot,
+        ingress: &mut Ingress,
         lane: &mut Lane,
     ) -> Result<Next, DropReason> {
         let frame = packet.frame();
         let link = Link::parse(frame)?;
-        lane.interface = snapshot.interface_of(packet.port, link.vlan).ok_or(DropReason::UnknownVlan)?;
-        let interface = snapshot.interface(lane.interface).ok_or(DropReason::UnknownVlan)?;
-        lane.is_group = link.destination != interface.mac;
+        if !ingress.is_of(packet.port, link.vlan) {
+            *ingress = Ingress::find(snapshot, packet.port, link.vlan).ok_or(DropReason::UnknownVlan)?;
+        }
+        lane.interface = ingress.interface;
+        lane.is_group = link.destination != ingress.mac;
         if lane.is_group && !link.is_group() {
             return Err(DropReason::OtherStation);
         }
@@ -186,8 +201,9 @@ impl Engine {
         if lane.is_group {
             return Err(DropReason::LinkBroadcast);
         }
-        let realm = if packet.arrival == Arrival::Hairpin { Realm::Outside } else { interface.realm };
-        lane.key = FlowKey::of(datagram, realm.tenant());
+        let outside = Realm::Outside.tenant();
+        let tenant = if packet.arrival == Arrival::Hairpin { outside } else { ingress.tenant };
+        lane.key = FlowKey::of(datagram, tenant);
         match datagram.transport {
             Transport::IcmpError => return Ok(Next::IcmpError),
             Transport::LaterFragment => return Ok(Next::LaterFragment),

@@ -79,6 +79,11 @@ impl Hosts {
         })
     }
 
+    /// Starts to load what a look-up of this host will read first.
+    pub fn prefetch(&self, tenant: u16, address: u32) {
+        self.index.prefetch(self.hasher.address(tenant, address));
+    }
+
     /// A host that has sessions.
     pub fn get(&self, tenant: u16, address: u32) -> Option<&Host> {
         self.rows.get(self.find(tenant, address)? as usize)

@@ -123,11 +123,20 @@ impl Index {
         }
     }
 
-    /// The first slot in the home bucket with the hash's tag: what a look-up will most likely find. It is only a hint.
+    /// The first slot with the hash's tag: what a look-up will most likely find. It is only a hint.
     #[inline(always)]
     pub fn candidate(&self, hash: u64) -> Option<u32> {
         let bucket = self.buckets.get(self.home(hash))?;
-        bucket.ways(tag_of(hash)).next().map(|way| bucket.slots[way])
+        match bucket.ways(tag_of(hash)).next() {
+            Some(way) => Some(bucket.slots[way]),
+            None if bucket.overflowed == 0 => None,
+            None => self.candidate_elsewhere(hash),
+        }
+    }
+
+    #[cold]
+    fn candidate_elsewhere(&self, hash: u64) -> Option<u32> {
+        self.find(hash, |_| true)
     }
 
     /// The slot with this hash that `is_it` recognises.

@@ -1,7 +1,8 @@
 //! What is known of one packet of the batch, from stage to stage.
 
-use crate::base::{DropReason, InterfaceIndex};
+use crate::base::{DropReason, InterfaceIndex, PortIndex};
 use crate::nat::key::FlowKey;
+use crate::policy::Snapshot;
 use crate::wire::{Arrival, Datagram};
 
 /// Which way a packet goes after parsing.
@@ -48,5 +49,35 @@ impl Lane {
     #[inline(always)]
     pub fn hops(&self) -> u8 {
         u8::from(self.arrival != Arrival::Hairpin)
+    }
+}
+
+/// Where frames of one port and VLAN come in: the same for most packets of a batch, so it is kept from one to the next.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ingress {
+    port: PortIndex,
+    vlan: u16,
+    is_known: bool,
+    /// The interface.
+    pub interface: InterfaceIndex,
+    /// Its Ethernet address.
+    pub mac: [u8; 6],
+    /// The tenant number of its realm.
+    pub tenant: u16,
+}
+
+impl Ingress {
+    /// Finds the interface of a port and a VLAN.
+    pub fn find(snapshot: &Snapshot, port: PortIndex, vlan: u16) -> Option<Self> {
+        let index = snapshot.interface_of(port, vlan)?;
+        let interface = snapshot.interface(index)?;
+        let (mac, tenant) = (interface.mac, interface.realm.tenant());
+        Some(Self { port, vlan, is_known: true, interface: index, mac, tenant })
+    }
+
+    /// Whether this is the one of a port and a VLAN.
+    #[inline(always)]
+    pub fn is_of(&self, port: PortIndex, vlan: u16) -> bool {
+        self.port == port && self.vlan == vlan && self.is_known
     }
 }

@@ -134,6 +134,11 @@ impl Mappings {
         self.rows.get(slot as usize).filter(|row| row.sessions > 0)
     }
 
+    /// Starts to load what a look-up of this endpoint will read first.
+    pub fn prefetch(&self, key: &EndpointKey) {
+        self.index.prefetch(self.hasher.endpoint(key));
+    }
+
     /// The slot of the mapping with this inside endpoint.
     pub fn by_inside(&self, key: &EndpointKey) -> Option<u32> {
         self.find(key, |row| row.inside_key() == *key)

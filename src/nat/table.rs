@@ -57,6 +57,9 @@ struct Sweep {
 }
 
 impl SessionTable {
+    /// No slot: out of range.
+    pub const NO_SLOT: u32 = u32::MAX;
+
     /// A table with `capacity` slots.
     ///
     /// # Errors
@@ -123,7 +126,7 @@ impl SessionTable {
     /// Second stage: the most likely slot, whose session starts to load; out of range when there is none.
     #[inline(always)]
     pub fn prefetch_session(&self, hash: u64) -> u32 {
-        let slot = self.index.candidate(hash).unwrap_or(u32::MAX);
+        let slot = self.index.candidate(hash).unwrap_or(Self::NO_SLOT);
         if let Some(session) = self.sessions.get(slot as usize) {
             prefetch(session);
         }
@@ -186,7 +189,20 @@ impl SessionTable {
         self.sessions[at] = session;
         self.records[at] = record;
         self.len += 1;
+        self.prefetch_free();
         Some(slot)
+    }
+
+    /// Starts to load what the next session will be written to.
+    fn prefetch_free(&self) {
+        let next = (self.free & !FREE) as usize;
+        if let (Some(session), Some(record), Some(deadline)) =
+            (self.sessions.get(next), self.records.get(next), self.deadlines.get(next))
+        {
+            prefetch(session);
+            prefetch(record);
+            prefetch(deadline);
+        }
     }
 
     /// Removes the session in a slot and says what it was.

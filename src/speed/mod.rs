@@ -94,6 +94,8 @@ pub fn run(plan: &Plan) -> io::Result<Measured> {
 
     let mut total = Total::default();
     let limit = (plan.scenario == Scenario::NewSession).then_some(plan.sessions);
+    // The last ring of new sessions must fit.
+    let limit = limit.map(|limit| limit.saturating_sub(RING - 1));
     while total.nanos < (plan.seconds * 1e9) as u64
         && limit.is_none_or(|limit| (total.packets as usize) < limit)
     {
