@@ -26,6 +26,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
         &[
             "base",
             "config",
+            "nat::stage",
             "speed",
             "control::address",
             "control::client",

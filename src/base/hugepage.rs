@@ -81,6 +81,16 @@ impl<T> HugeSlice<T> {
         self.mapped
     }
 
+    /// Bytes of it that take memory at present, in whole pages.
+    pub fn bytes_in_use(&self) -> usize {
+        let page = page_size();
+        let mut pages = vec![0u8; self.mapped.div_ceil(page)];
+        if !ask_residence(self.start.cast(), self.mapped, &mut pages) {
+            return self.mapped;
+        }
+        pages.iter().filter(|state| **state & 1 == 1).count() * page
+    }
+
     /// The first value's address, for a kernel interface that wants it.
     pub fn as_ptr(&self) -> NonNull<T> {
         self.start
@@ -134,6 +144,20 @@ fn advise_huge(start: NonNull<u8>, bytes: usize) {
     unsafe { libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE) };
 }
 
+#[allow(unsafe_code)]
+fn page_size() -> usize {
+    // SAFETY: asks for a constant of the system.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(4096).max(1)
+}
+
+/// Sets the lowest bit of a byte for each page of a region that is in memory.
+#[allow(unsafe_code)]
+fn ask_residence(start: NonNull<u8>, bytes: usize, pages: &mut [u8]) -> bool {
+    // SAFETY: the kernel reads no memory of the region and writes one byte a page, for each of which there is one.
+    unsafe { libc::mincore(start.as_ptr().cast(), bytes, pages.as_mut_ptr()) == 0 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,6 +169,16 @@ mod tests {
         assert!(slice.iter().all(|&value| value == 0));
         slice[(1 << 18) - 1] = 7;
         assert_eq!(slice.iter().sum::<u64>(), 7);
+    }
+
+    #[test]
+    fn sparse_memory_is_taken_as_it_is_used() {
+        let mut slice = HugeSlice::<u64>::sparse(1 << 20).unwrap();
+        assert_eq!(slice.bytes_in_use(), 0);
+        slice[1 << 19] = 1;
+        let used = slice.bytes_in_use();
+        // A page, which may be a transparent huge one.
+        assert!((page_size()..=HUGE).contains(&used), "{used}");
     }
 
     #[test]

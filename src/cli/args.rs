@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::control::address::{AddressFilter, Protocol};
 use crate::control::protocol::KindFilter;
+use crate::speed::Scenario;
 
 /// A poll-mode NAT gateway: DNAT and SNAT on elastic IPs.
 #[derive(Clone, Debug, Parser)]
@@ -43,6 +44,10 @@ pub enum Command {
     Trace(TraceArgs),
     /// Say what would happen to a packet, and by which entry, without sending one.
     Explain(ExplainArgs),
+    /// Measure how fast this machine translates: the engine alone, on frames in memory.
+    ///
+    /// Frames are written into a ring of 1024 buffers and taken off it in batches; only the engine's time counts.
+    Speed(SpeedArgs),
     /// Print a completion script for a shell.
     Completions(CompletionsArgs),
 }
@@ -206,6 +211,38 @@ After the destination may follow:
   length BYTES                  of the IP packet
   ttl NUMBER                    its time to live; otherwise 64
   df                            it must not be fragmented";
+
+/// Arguments of `speed`.
+#[derive(Clone, Debug, Args)]
+pub struct SpeedArgs {
+    /// Which traffic, several with commas; otherwise all: dnat-any, dnat-port, snat, new-session, imix, hairpin, icmp.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub scenario: Vec<Scenario>,
+    /// Sessions of each worker, hit at random; with new-session, sessions that are made before all are let expire.
+    #[arg(long, value_name = "NUMBER", default_value_t = 65_536, value_parser = clap::value_parser!(u64).range(1..=50_000_000))]
+    pub sessions: u64,
+    /// Bytes of an Ethernet frame, its checksum included; imix has its own sizes (64, 594 and 1518 as 7 : 4 : 1).
+    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u16).range(64..=1518))]
+    pub packet_size: u16,
+    /// Packets given to the engine at once.
+    #[arg(long, value_name = "NUMBER", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub batch: u16,
+    /// Workers at the same time, each pinned to its own core with its own engine; what one carries is measured before.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub workers: u16,
+    /// How long to measure each.
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    pub seconds: f64,
+    /// Show the cycles of each stage, too.
+    #[arg(long, conflicts_with = "json")]
+    pub stages: bool,
+    /// Measure the rows of the project's table of aims, beside numbers of FD.io VPP that were measured elsewhere.
+    #[arg(long, conflicts_with_all = ["scenario", "sessions", "packet_size", "batch", "workers", "stages"])]
+    pub table: bool,
+    /// Print JSON: an object a line for each measurement.
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// Arguments of `completions`.
 #[derive(Clone, Debug, Args)]

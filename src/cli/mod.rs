@@ -1,9 +1,10 @@
-//! The command line: arguments, asking a running gateway, and its answers for people or as JSON.
+//! The command line: arguments, asking a running gateway, measuring, and the answers for people or as JSON.
 
 pub mod args;
 mod ask;
 mod output;
 mod render;
+mod speed;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -23,6 +23,7 @@ use crate::nat::local::{Announcer, ErrorBudget};
 use crate::nat::mappings::Mappings;
 use crate::nat::neighbours::Neighbours;
 use crate::nat::ports::Ports;
+use crate::nat::stage::{Observer, Stage};
 use crate::nat::table::SessionTable;
 use crate::nat::trace::Trace;
 use crate::nat::{BATCH, Counters, NeighbourFact, Output, Verdict};
@@ -113,6 +114,19 @@ impl Engine {
     /// `out` is cleared first and then holds one verdict a packet, frames to send besides, and facts for the other
     /// workers. An empty batch is welcome: timers run all the same.
     pub fn process(&mut self, batch: &mut [Packet<'_>], snapshot: &Snapshot, now: Moment, out: &mut Output) {
+        self.process_observed(batch, snapshot, now, out, &mut ());
+    }
+
+    /// The same, with somebody who is told after each stage.
+    #[inline(always)]
+    pub fn process_observed(
+        &mut self,
+        batch: &mut [Packet<'_>],
+        snapshot: &Snapshot,
+        now: Moment,
+        out: &mut Output,
+        observer: &mut impl Observer,
+    ) {
         out.clear();
         let cx = &mut Context { snapshot, now, tick: now.tick(), out };
         self.follow(cx);
@@ -122,6 +136,7 @@ impl Engine {
         for (packet, lane) in batch.iter_mut().zip(&mut lanes) {
             self.parse(packet, snapshot, &mut ingress, lane);
         }
+        observer.passed(Stage::Parse);
         let mut misses = 0;
         for lane in lanes.iter_mut().take(batch.len()) {
             lane.candidate = self.sessions.prefetch_session(lane.hash);
@@ -130,6 +145,7 @@ impl Engine {
         if misses > 0 {
             self.prefetch_misses(lanes.get(..batch.len()).unwrap_or_default(), snapshot);
         }
+        observer.passed(Stage::Probe);
         let is_traced = self.trace.is_armed();
         for (packet, lane) in batch.iter_mut().zip(&lanes) {
             let verdict =
@@ -139,7 +155,9 @@ impl Engine {
             let _ = cx.out.verdicts.try_push(verdict);
         }
         self.lanes = lanes;
+        observer.passed(Stage::Decide);
         self.housekeeping(cx);
+        observer.passed(Stage::Timers);
     }
 
     /// First stage: one packet's headers, its key, and the index bucket on its way.
@@ -293,6 +311,18 @@ impl Engine {
         &self.counters
     }
 
+    /// Memory of all its tables that grow with sessions or EIPs. It asks the kernel which pages are in use, so it is
+    /// not for a worker at work.
+    pub fn memory(&self) -> Memory {
+        Memory {
+            sessions: self.sessions.bytes(),
+            peers: self.sessions.peers_in_use(),
+            mappings: self.mappings.bytes(),
+            hosts: self.hosts.bytes(),
+            ports: self.ports.bytes_in_use(),
+        }
+    }
+
     /// Sizes and occupancy of its tables.
     pub fn occupancy(&self) -> Occupancy {
         Occupancy {
@@ -304,6 +334,28 @@ impl Engine {
             bytes: self.sessions.bytes() + self.mappings.bytes() + self.hosts.bytes(),
             pages: self.sessions.pages(),
         }
+    }
+}
+
+/// Memory of an engine, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Sessions, their records and deadlines, and the index over both directions.
+    pub sessions: usize,
+    /// The index of sessions by mapping and peer, as far as it is in use.
+    pub peers: usize,
+    /// Mappings and their index.
+    pub mappings: usize,
+    /// Private hosts and their index.
+    pub hosts: usize,
+    /// External ports of the EIPs in use.
+    pub ports: usize,
+}
+
+impl Memory {
+    /// All of it.
+    pub fn total(&self) -> usize {
+        self.sessions + self.peers + self.mappings + self.hosts + self.ports
     }
 }
 

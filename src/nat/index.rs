@@ -104,6 +104,11 @@ impl Index {
         size_of_val(&*self.buckets)
     }
 
+    /// Bytes of it that are in use.
+    pub fn bytes_in_use(&self) -> usize {
+        self.buckets.bytes_in_use()
+    }
+
     #[inline(always)]
     fn home(&self, hash: u64) -> usize {
         (((hash & 0xffff_ffff) * self.factor) >> 32) as usize

@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`engine`] | the way of a batch through the engine, stage by stage |
+//! | [`stage`] | the stages, for whoever times them |
 //! | [`lane`] | what is known of one packet from stage to stage |
 //! | [`flow`] | packets of sessions: check, count, rewrite, send |
 //! | [`decision`], [`inward`], [`outward`] | packets without a session: which entry takes them |
@@ -35,12 +36,13 @@ pub mod outward;
 pub mod ports;
 pub mod query;
 pub mod session;
+pub mod stage;
 pub mod table;
 pub mod tcp;
 pub mod trace;
 
 pub use counters::Counters;
-pub use engine::{Engine, EngineConfig, Occupancy};
+pub use engine::{Engine, EngineConfig, Memory, Occupancy};
 pub use output::{BATCH, Emission, NeighbourFact, Output, Verdict};
 pub use query::{Explanation, Fate, Question, SessionCursor, SessionFilter, SessionRow, SessionState, Step};
 pub use trace::{TraceFilter, TraceRecord};

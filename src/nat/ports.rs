@@ -77,6 +77,11 @@ impl Ports {
         block.map_or(0, |block| block.taken)
     }
 
+    /// Bytes of the sets of ports that are in use.
+    pub fn bytes_in_use(&self) -> usize {
+        self.bits.bytes_in_use() + self.shares.bytes_in_use()
+    }
+
     fn block(&mut self, eip: EipIndex, protocol: u8) -> Option<usize> {
         if let Some(block) = self.of.get(&(eip, protocol)) {
             return Some(*block as usize);

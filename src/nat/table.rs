@@ -98,12 +98,17 @@ impl SessionTable {
         self.sessions.len()
     }
 
-    /// Bytes of all parts together.
+    /// Bytes of all parts together, without the index by mapping and peer.
     pub fn bytes(&self) -> usize {
         size_of_val(&*self.sessions)
             + size_of_val(&*self.records)
             + size_of_val(&*self.deadlines)
             + self.index.bytes()
+    }
+
+    /// Bytes of the index by mapping and peer that are in use.
+    pub fn peers_in_use(&self) -> usize {
+        self.peers.bytes_in_use()
     }
 
     /// The kind of pages underneath.

@@ -4,7 +4,7 @@ use crate::base::{PortIndex, Rng};
 use crate::speed::setup::{
     INSIDE_MAC, OUTSIDE_MAC, POOL, PUBLIC_PORT, STATION, eip_address, entries_for, host_address, hosts_for,
 };
-use crate::speed::{Plan, Scenario};
+use crate::speed::{FCS, Plan, Scenario};
 use crate::wire::bytes::{put, put_u16, put_u32};
 use crate::wire::{checksum, ethernet, icmp, protocol};
 
@@ -45,7 +45,7 @@ impl Frames {
             flows: plan.sessions.max(1) as u32,
             hosts: hosts_for(plan.sessions),
             entries: entries_for(plan.sessions),
-            bytes: plan.packet_bytes.clamp(60, 1514),
+            bytes: plan.packet_bytes.saturating_sub(FCS).clamp(60, 1514),
             next: 0,
             state: rng.next_u64() | 1,
             answers: false,
@@ -66,6 +66,11 @@ impl Frames {
     /// Where in the transport header the source port (or identifier) is.
     pub fn port_at(&self) -> usize {
         if self.scenario == Scenario::Icmp { 4 } else { 0 }
+    }
+
+    /// Begins again with the first of the new sessions.
+    pub fn restart(&mut self) {
+        self.next = 0;
     }
 
     fn random(&mut self) -> u64 {

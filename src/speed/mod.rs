@@ -1,50 +1,70 @@
-//! The gateway's own benchmark: how fast the engine of one worker is on this machine, for users who size one.
+//! The gateway's own benchmark: how fast the engine of a worker is on this machine, for users who size one.
 //!
 //! Frames are written into a ring of [`RING`] buffers, as a NIC would, and then taken off it in batches; only the
-//! engine's time counts, from the frame's first byte to the finished frame with its verdict.
+//! engine's time counts, from the frame's first byte to the finished frame with its verdict. Several workers each have
+//! their own engine, ring and sessions, as in a gateway, and start together.
 
 pub mod clock;
 pub mod frames;
+pub mod misses;
+pub mod reference;
 pub mod scenario;
 pub mod setup;
+pub mod stages;
+pub mod worker;
 
 use std::io;
+use std::sync::Barrier;
 
+use core_affinity::CoreId;
 use serde::Serialize;
 
-use crate::base::hugepage::HugeSlice;
-use crate::base::time::Clock;
-use crate::base::{Checksum, Moment, PortIndex, Rng};
-use crate::nat::{BATCH, Counters, Output, Verdict};
-use crate::wire::Packet;
-use crate::wire::bytes::{get_u16, get_u32};
+use crate::nat::BATCH;
 
-use frames::Frames;
 pub use scenario::Scenario;
-use setup::Bed;
+use stages::StageTimes;
+use worker::{Total, Worker};
 
 /// Buffers between the one who writes frames and the engine: what a NIC ring of 1024 descriptors holds.
 pub const RING: usize = 1024;
-/// Bytes of a buffer.
-const BUFFER: usize = 2048;
-/// Where a frame begins in its buffer.
-const HEAD: usize = 256;
+/// Bytes of a frame's checksum, which counts for its size on the wire but is never in memory.
+pub const FCS: usize = 4;
 
 /// What to measure.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Which traffic.
     pub scenario: Scenario,
-    /// Sessions that are hit at random; in [`Scenario::NewSession`], sessions to make.
+    /// Sessions of each worker that are hit at random; in [`Scenario::NewSession`], sessions that each makes before
+    /// all are let expire.
     pub sessions: usize,
-    /// Bytes of a frame, without its checksum; ignored in [`Scenario::Imix`].
+    /// Bytes of a frame, its checksum included (64 to 1518, as RFC 2544 counts); ignored in [`Scenario::Imix`].
     pub packet_bytes: usize,
     /// Packets given to the engine at once, at most [`BATCH`].
     pub batch: usize,
+    /// Workers at the same time, each on its own core.
+    pub workers: usize,
     /// For how long.
     pub seconds: f64,
+    /// Whether to time the stages, too. That costs a reading of the clock for each stage and batch.
+    pub stages: bool,
     /// Where random numbers come from.
     pub seed: u64,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            scenario: Scenario::Snat,
+            sessions: 65_536,
+            packet_bytes: 64,
+            batch: BATCH,
+            workers: 1,
+            seconds: 1.0,
+            stages: false,
+            seed: 1,
+        }
+    }
 }
 
 /// What was measured.
@@ -52,150 +72,165 @@ pub struct Plan {
 pub struct Measured {
     /// Which traffic.
     pub scenario: &'static str,
-    /// Sessions that were hit.
+    /// Sessions of each worker that were hit.
     pub sessions: usize,
-    /// Bytes of a frame, as an average.
+    /// Bytes of a frame, its checksum included, as an average.
     pub packet_bytes: usize,
     /// Packets given to the engine at once.
     pub batch: usize,
     /// Workers at the same time.
     pub workers: usize,
-    /// Packets in all.
+    /// Packets of all workers.
     pub packets: u64,
-    /// Seconds that the engine took.
+    /// Seconds that the engines took, as an average of workers.
     pub seconds: f64,
-    /// Million packets a second.
+    /// Million packets a second, of all workers.
     pub mpps: f64,
-    /// Gigabits of Ethernet frames a second.
+    /// Gigabits of Ethernet frames a second, of all workers.
     pub gbps: f64,
-    /// Cycles of the time stamp counter a packet; zero where its rate is not known.
+    /// Cycles of the time stamp counter that a worker spends on a packet; zero where the counter's rate is not known.
     pub cycles_per_packet: f64,
-    /// Nanoseconds a packet.
+    /// Nanoseconds that a worker spends on a packet.
     pub ns_per_packet: f64,
     /// Bytes of all tables for each session that they have room for.
     pub bytes_per_session: f64,
 }
 
-/// Runs one plan on one worker.
+/// What was measured, and what was watched besides.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What was measured.
+    pub measured: Measured,
+    /// Nanoseconds a packet by stage, in the order of [`Stage::ALL`](crate::nat::stage::Stage::ALL), if asked for.
+    pub stages: Option<[f64; 4]>,
+    /// Cache misses a packet, where the machine counts them.
+    pub misses: Option<f64>,
+}
+
+/// Runs one plan.
 ///
 /// # Errors
-/// The kernel's, when it gives no memory; an error that says so when traffic was not translated as it should be.
-pub fn run(plan: &Plan) -> io::Result<Measured> {
-    let batch = plan.batch.clamp(1, BATCH);
-    let mut bed = Bed::new(plan)?;
-    let mut frames = Frames::new(plan, Rng::from_seed(plan.seed));
-    let mut memory: HugeSlice<u8> = HugeSlice::zeroed(RING * BUFFER)?;
-    let mut out = Output::default();
-    let clock = Clock::start();
-    if plan.scenario != Scenario::NewSession {
-        warm_up(&mut bed, &mut frames, &mut out)?;
-    }
-    let before = *bed.engine.counters();
-
-    let mut total = Total::default();
-    let limit = (plan.scenario == Scenario::NewSession).then_some(plan.sessions);
-    // The last ring of new sessions must fit.
-    let limit = limit.map(|limit| limit.saturating_sub(RING - 1));
-    while total.nanos < (plan.seconds * 1e9) as u64
-        && limit.is_none_or(|limit| (total.packets as usize) < limit)
-    {
-        let mut lens = [(0u16, PortIndex(0)); RING];
-        for (n, (buffer, len)) in memory.chunks_exact_mut(BUFFER).zip(&mut lens).enumerate() {
-            frames.answers = n / batch % 2 == 1;
-            *len = frames.write_next(buffer.get_mut(HEAD..).unwrap_or_default());
-        }
-        let now = bed.now(&clock);
-        let start = clock.now();
-        process_ring(&mut bed, &mut memory, &lens, batch, now, &mut out);
-        total.nanos += clock.now().since(start).as_nanos() as u64;
-        total.packets += RING as u64;
-        total.bytes += lens.iter().map(|(len, _)| u64::from(*len)).sum::<u64>();
-    }
-    check(plan, &before, bed.engine.counters(), total.packets)?;
-    Ok(total.measured(plan, batch, bed.bytes_per_session()))
+/// More workers than cores; the kernel's, when it gives no memory; an error that says so when traffic was not translated
+/// as it should be.
+pub fn run(plan: &Plan) -> io::Result<Outcome> {
+    let workers = plan.workers.max(1);
+    let cores = cores(workers)?;
+    let start = Barrier::new(workers);
+    let totals: io::Result<Vec<Total>> = std::thread::scope(|scope| {
+        let start = &start;
+        let threads: Vec<_> = (0u64..)
+            .zip(cores)
+            .map(|(n, core)| scope.spawn(move || run_worker(plan, n, core, start)))
+            .collect();
+        let ended = threads.into_iter().map(|thread| {
+            thread.join().unwrap_or_else(|_| Err(io::Error::other("a worker of the benchmark panicked")))
+        });
+        ended.collect()
+    });
+    Ok(outcome(plan, &totals?))
 }
 
-/// Makes the sessions, and learns their external endpoints.
-fn warm_up(bed: &mut Bed, frames: &mut Frames, out: &mut Output) -> io::Result<()> {
-    let mut external = Vec::new();
-    let mut buffer = vec![0; BUFFER];
-    let now = Moment::from_secs(1);
-    for flow in 0..frames.flows() {
-        let (len, port) = frames.write(flow, false, 60, buffer.get_mut(HEAD..).unwrap_or_default());
-        let packet = Packet::new(&mut buffer, HEAD, usize::from(len), port, Checksum::Unverified);
-        bed.engine.process(&mut [packet], &bed.snapshot, now, out);
-        if !matches!(out.verdicts.first(), Some(Verdict::Send { .. })) {
-            return Err(io::Error::other(format!("flow {flow} made no session: {:?}", out.verdicts.first())));
-        }
-        // SNAT: what it was sent with is what it is answered to.
-        external.push((get_u32(&buffer, HEAD + 26), get_u16(&buffer, HEAD + 34 + frames.port_at())));
-    }
-    if frames.has_answers() {
-        frames.external = external;
-    }
-    Ok(())
-}
-
-/// Takes all frames off the ring, batch by batch.
-fn process_ring(
-    bed: &mut Bed,
-    memory: &mut [u8],
-    lens: &[(u16, PortIndex); RING],
-    batch: usize,
-    now: Moment,
-    out: &mut Output,
-) {
-    for (memory, lens) in memory.chunks_mut(batch * BUFFER).zip(lens.chunks(batch)) {
-        let mut packets = arrayvec::ArrayVec::<Packet<'_>, BATCH>::new();
-        for (buffer, (len, port)) in memory.chunks_exact_mut(BUFFER).zip(lens) {
-            packets.push(Packet::new(buffer, HEAD, usize::from(*len), *port, Checksum::Unverified));
-        }
-        bed.engine.process(&mut packets, &bed.snapshot, now, out);
+/// A core for each worker; none where the system does not say which there are.
+fn cores(workers: usize) -> io::Result<Vec<Option<CoreId>>> {
+    match core_affinity::get_core_ids() {
+        Some(all) if all.len() < workers => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{workers} workers need as many cores, and there are {}", all.len()),
+        )),
+        Some(all) => Ok(all.into_iter().take(workers).map(Some).collect()),
+        None => Ok(vec![None; workers]),
     }
 }
 
-#[derive(Default)]
-struct Total {
-    packets: u64,
-    nanos: u64,
-    bytes: u64,
+fn run_worker(plan: &Plan, n: u64, core: Option<CoreId>, start: &Barrier) -> io::Result<Total> {
+    if let Some(core) = core {
+        // Where pinning is refused the scheduler decides; the measurement is only less steady.
+        core_affinity::set_for_current(core);
+    }
+    let worker = Worker::new(plan, plan.seed.wrapping_add(n));
+    // Also one that has failed is waited for.
+    start.wait();
+    worker?.measure()
 }
 
-impl Total {
-    fn measured(&self, plan: &Plan, batch: usize, bytes_per_session: f64) -> Measured {
-        let seconds = self.nanos as f64 / 1e9;
-        let packets = self.packets as f64;
-        Measured {
-            scenario: plan.scenario.name(),
-            sessions: plan.sessions,
-            packet_bytes: (self.bytes / self.packets.max(1)) as usize,
-            batch,
-            workers: 1,
-            packets: self.packets,
-            seconds,
-            mpps: packets / seconds / 1e6,
-            gbps: self.bytes as f64 * 8.0 / seconds / 1e9,
-            cycles_per_packet: clock::tsc_hertz().map_or(0.0, |hertz| seconds * hertz / packets),
-            ns_per_packet: self.nanos as f64 / packets,
-            bytes_per_session,
+fn outcome(plan: &Plan, totals: &[Total]) -> Outcome {
+    let sum = |of: fn(&Total) -> u64| totals.iter().map(of).sum::<u64>();
+    let (packets, nanos, bytes) = (sum(|t| t.packets), sum(|t| t.nanos), sum(|t| t.bytes));
+    let seconds = nanos as f64 / 1e9 / totals.len().max(1) as f64;
+    let ns_per_packet = nanos as f64 / packets.max(1) as f64;
+    let measured = Measured {
+        scenario: plan.scenario.name(),
+        sessions: plan.sessions,
+        packet_bytes: (bytes / packets.max(1)) as usize,
+        batch: plan.batch.clamp(1, BATCH),
+        workers: totals.len(),
+        packets,
+        seconds,
+        mpps: packets as f64 / seconds / 1e6,
+        gbps: bytes as f64 * 8.0 / seconds / 1e9,
+        cycles_per_packet: clock::tsc_hertz().map_or(0.0, |hertz| ns_per_packet * hertz / 1e9),
+        ns_per_packet,
+        bytes_per_session: totals.iter().map(|t| t.bytes_per_session).sum::<f64>()
+            / totals.len().max(1) as f64,
+    };
+    let stages = plan.stages.then(|| {
+        let times = totals.iter().fold(StageTimes::default(), |sum, total| {
+            std::array::from_fn(|stage| sum[stage] + total.stages[stage])
+        });
+        times.map(|time| time as f64 / packets.max(1) as f64)
+    });
+    let misses = totals.iter().map(|total| total.misses).sum::<Option<u64>>();
+    Outcome { measured, stages, misses: misses.map(|misses| misses as f64 / packets.max(1) as f64) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(scenario: Scenario) -> Plan {
+        Plan { scenario, sessions: 3000, seconds: 0.002, ..Plan::default() }
+    }
+
+    /// Every scenario's packets are forwarded, all of them: the benchmark itself sees to that.
+    #[test]
+    fn every_scenario_runs() {
+        for scenario in Scenario::ALL {
+            let Outcome { measured, stages, .. } = run(&plan(scenario)).unwrap();
+            assert_eq!((measured.scenario, measured.sessions), (scenario.name(), 3000));
+            assert!(measured.packets >= RING as u64 && measured.seconds >= 0.002, "{measured:?}");
+            let expected = if scenario == Scenario::Imix { 330..390 } else { 64..65 };
+            assert!(expected.contains(&measured.packet_bytes), "{measured:?}");
+            assert!(measured.bytes_per_session > 100.0, "{measured:?}");
+            assert!(stages.is_none());
         }
     }
-}
 
-/// A benchmark that measures drops measures nothing.
-fn check(plan: &Plan, before: &Counters, after: &Counters, packets: u64) -> io::Result<()> {
-    let forwarded = after.forwarded - before.forwarded;
-    if forwarded == packets && after.balance() == 0 {
-        return Ok(());
+    #[test]
+    fn small_plans_and_small_batches_run() {
+        for (sessions, batch) in [(1, 1), (1, 256), (1000, 4), (1500, 7)] {
+            for scenario in [Scenario::NewSession, Scenario::Snat, Scenario::Hairpin] {
+                let plan = Plan { sessions, batch, ..plan(scenario) };
+                let measured = run(&plan).unwrap().measured;
+                assert_eq!((measured.sessions, measured.batch), (sessions, batch));
+            }
+        }
     }
-    let reasons = crate::base::DropReason::ALL.iter().zip(after.drops.iter().zip(&before.drops));
-    let drops: Vec<String> = reasons
-        .filter(|(_, (after, before))| after > before)
-        .map(|(reason, (after, before))| format!("{} {reason}", after - before))
-        .collect();
-    Err(io::Error::other(format!(
-        "{}: of {packets} packets {forwarded} were forwarded; drops: {}",
-        plan.scenario.name(),
-        drops.join(", ")
-    )))
+
+    #[test]
+    fn stages_add_up_to_the_whole() {
+        let outcome = run(&Plan { stages: true, ..plan(Scenario::Snat) }).unwrap();
+        let sum: f64 = outcome.stages.unwrap().iter().sum();
+        let whole = outcome.measured.ns_per_packet;
+        assert!(sum > 0.3 * whole && sum <= whole, "{sum} of {whole} ns");
+    }
+
+    #[test]
+    fn workers_add_up() {
+        let cores = core_affinity::get_core_ids().map_or(1, |cores| cores.len());
+        let measured = run(&Plan { workers: cores, ..plan(Scenario::DnatAny) }).unwrap().measured;
+        assert_eq!(measured.workers, cores);
+        assert!(measured.packets >= (cores * RING) as u64);
+        let error = run(&Plan { workers: 5000, ..plan(Scenario::Snat) }).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    }
 }

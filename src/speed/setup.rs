@@ -3,7 +3,6 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::base::time::Clock;
 use crate::base::{
     EipIndex, EntryId, GatewayIndex, InterfaceIndex, Moment, PortIndex, Rng, VpcIndex, WorkerIndex,
 };
@@ -13,7 +12,7 @@ use crate::policy::{
     OneToOne, PoolAddress, PortForward, PortRange, PortVlans, Prefix, Realm, Route, Snapshot, SnatEntry,
     Timeouts, Topology, Vpc,
 };
-use crate::speed::{Plan, Scenario};
+use crate::speed::{Plan, RING, Scenario};
 use crate::wire::protocol;
 
 /// The gateway's MAC address on the outside.
@@ -65,6 +64,7 @@ pub struct Bed {
     pub engine: Engine,
     /// Its configuration.
     pub snapshot: Arc<Snapshot>,
+    new_sessions: usize,
 }
 
 impl std::fmt::Debug for Bed {
@@ -78,38 +78,40 @@ impl Bed {
     ///
     /// # Errors
     /// The kernel's, when it gives no memory.
-    pub fn new(plan: &Plan) -> io::Result<Self> {
+    pub fn new(plan: &Plan, seed: u64) -> io::Result<Self> {
         let snapshot = snapshot(plan);
+        let new_sessions = plan.sessions.max(1).next_multiple_of(RING);
         // A hairpinned flow is two sessions.
         let per_flow = if plan.scenario == Scenario::Hairpin { 2 } else { 1 };
         let engine = Engine::new(EngineConfig {
             worker: WorkerIndex(0),
             workers: 1,
-            sessions: (plan.sessions * per_flow).max(1024),
+            sessions: new_sessions * per_flow,
             neighbours: 1024,
             snat_eips: POOL,
-            rng: Rng::from_seed(plan.seed),
+            rng: Rng::from_seed(seed),
         })?;
-        let mut bed = Self { engine, snapshot };
-        let mut out = Output::default();
-        let now = Moment::from_secs(1);
-        bed.engine.process(&mut [], &bed.snapshot, now, &mut out);
-        for (interface, address) in [(OUTSIDE, OUTSIDE_LINK + 1), (INSIDE, INSIDE_LINK + 254)] {
-            let fact = NeighbourFact { interface, address, mac: STATION };
-            bed.engine.learn(fact, &bed.snapshot, now, &mut out);
-        }
+        let mut bed = Self { engine, snapshot, new_sessions };
+        bed.confirm_neighbours(Moment::from_secs(1), &mut Output::default());
         Ok(bed)
     }
 
-    /// The time that the engine is told: real time, so that its timers do the work that they do in operation.
-    pub fn now(&self, clock: &Clock) -> Moment {
-        clock.now()
+    /// Tells the engine that the routers on both sides are there, as they themselves would when asked.
+    pub fn confirm_neighbours(&mut self, now: Moment, out: &mut Output) {
+        for (interface, address) in [(OUTSIDE, OUTSIDE_LINK + 1), (INSIDE, INSIDE_LINK + 254)] {
+            let fact = NeighbourFact { interface, address, mac: STATION };
+            self.engine.learn(fact, &self.snapshot, now, out);
+        }
+    }
+
+    /// New sessions that there is room for: whole rings of them.
+    pub fn new_sessions(&self) -> usize {
+        self.new_sessions
     }
 
     /// Bytes of all tables for each session that they have room for.
     pub fn bytes_per_session(&self) -> f64 {
-        let occupancy = self.engine.occupancy();
-        occupancy.bytes as f64 / occupancy.session_capacity as f64
+        self.engine.memory().total() as f64 / self.engine.occupancy().session_capacity as f64
     }
 }
 
