@@ -20,7 +20,7 @@ const BATCHES: usize = SESSIONS / BATCH;
 
 fn main() -> ExitCode {
     let scenario = std::env::args().nth(1).unwrap_or_default();
-    match scenario.parse().map_err(std::io::Error::other).and_then(|scenario| run(scenario)) {
+    match scenario.parse().map_err(std::io::Error::other).and_then(run) {
         Ok(packets) => {
             println!("{packets}");
             ExitCode::SUCCESS
