@@ -6,6 +6,7 @@ pub mod control;
 pub mod daemon;
 pub mod nat;
 pub mod nic;
+pub mod pktgen;
 pub mod policy;
 pub mod speed;
 pub mod wire;

@@ -11,7 +11,7 @@ use crate::cli::args::{
     CheckArgs, Cli, ClientArgs, CompletionsArgs, ExplainArgs, ReloadArgs, SessionsArgs, StatsArgs,
     StatusArgs, TraceArgs,
 };
-use crate::cli::{Command, Console, Exit, render, speed};
+use crate::cli::{Command, Console, Exit, pktgen, render, speed};
 use crate::config;
 use crate::control::client::{Client, ClientError};
 use crate::control::describe::PacketDescription;
@@ -49,6 +49,7 @@ pub fn execute(command: &Command, console: &mut Console<'_>) -> Exit {
         Command::Explain(args) => (explain(args, console), args.client.json),
         Command::Completions(args) => (completions(args, console), false),
         Command::Check(args) => return check(args, console),
+        Command::Pktgen(args) => return pktgen::execute(args, console),
         Command::Speed(args) => return speed::execute(args, console),
         Command::Run(_) => (Ok(()), false),
     };

@@ -3,6 +3,7 @@
 pub mod args;
 mod ask;
 mod output;
+mod pktgen;
 mod render;
 mod speed;
 
