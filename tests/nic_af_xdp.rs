@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
 
-use common::need_root;
+use common::{Transcript, need_root};
 use natgate::base::{Checksum, PortIndex};
 use natgate::nic::af_xdp::{self, Attach, Claims, Options, Owner, Prefix, Share, Umem, ZeroCopy};
 use natgate::nic::{Burst, Cache, Frame, Mac, Pool, Port};
@@ -91,7 +91,8 @@ fn inside(test: &str, queues: u32, near: &[&str], far: &[&str], body: fn()) {
             namespace.run(command);
         }
     }
-    let mut child = again(&near_ns.0, test, &far_ns.0);
+    let transcript = Transcript::new(test);
+    let mut child = transcript.of(&mut again(&near_ns.0, test, &far_ns.0)).spawn().unwrap();
     let mut steps = 0;
     let status = loop {
         if let Some(status) = child.try_wait().unwrap() {
@@ -106,14 +107,14 @@ fn inside(test: &str, queues: u32, near: &[&str], far: &[&str], body: fn()) {
     assert!(status.success(), "{test} failed inside its namespace");
 }
 
-fn again(namespace: &str, test: &str, far: &str) -> Child {
+fn again(namespace: &str, test: &str, far: &str) -> Command {
     let exe = std::env::current_exe().unwrap();
-    Command::new("ip")
+    let mut command = Command::new("ip");
+    command
         .args(["netns", "exec", namespace, exe.to_str().unwrap(), "--exact", test, "--nocapture"])
         .env(INSIDE, "1")
-        .env(FAR, far)
-        .spawn()
-        .unwrap()
+        .env(FAR, far);
+    command
 }
 
 /// Starts a command at the far ends.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::base::PortIndex;
 use crate::config::{Backend, Link, Model, Vlan};
+use crate::nic::af_packet::Steering;
 use crate::nic::af_xdp::{Claims, Owner, Prefix, Share};
 use crate::nic::open::{self as nic, Opener};
 use crate::nic::pcap::replay::{self, Replay};
@@ -59,17 +60,22 @@ pub(super) fn open(model: &Model, workers: usize) -> Result<Opened, OpenError> {
     let mut claims = SharedPorts::default();
     for (index, port) in model.ports().iter().enumerate() {
         let index = PortIndex(index as u16);
+        let steering = steering(model, index);
         let opened = match &port.backend {
             Backend::Auto { device, share } => {
                 let share = claims.share(*share, index, device);
-                share.and_then(|share| opener.open(nic::Backend::Auto, device, index, workers, &share))
+                share.and_then(|share| {
+                    opener.open(nic::Backend::Auto, device, index, workers, &share, steering)
+                })
             }
             Backend::AfXdp { device, share } => {
                 let share = claims.share(*share, index, device);
-                share.and_then(|share| opener.open(nic::Backend::AfXdp, device, index, workers, &share))
+                share.and_then(|share| {
+                    opener.open(nic::Backend::AfXdp, device, index, workers, &share, steering)
+                })
             }
             Backend::AfPacket { device } => {
-                opener.open(nic::Backend::AfPacket, device, index, workers, &Share::Exclusive)
+                opener.open(nic::Backend::AfPacket, device, index, workers, &Share::Exclusive, steering)
             }
             Backend::Pcap { replay: input, capture, mac } => {
                 let (input, output) = (input.clone(), capture.clone());
@@ -86,6 +92,17 @@ pub(super) fn open(model: &Model, workers: usize) -> Result<Opened, OpenError> {
 /// Buffers for full rings everywhere.
 fn buffers(ports: usize, workers: usize) -> usize {
     workers * (ports * 2 * QUEUE + (workers - 1) * RING + WORKER)
+}
+
+/// How a port's packets come to the worker that owns their sessions: by what the port carries.
+fn steering(model: &Model, port: PortIndex) -> Steering {
+    let outside = model.outside().iter().any(|outside| outside.link.port == port);
+    let mut inside = model.vpcs().iter().flat_map(|vpc| &vpc.vswitches).filter_map(|vswitch| vswitch.link);
+    match (outside, inside.any(|link| link.port == port)) {
+        (true, false) => Steering::OutsidePort,
+        (false, true) => Steering::InsideSource,
+        _ => Steering::FlowHash,
+    }
 }
 
 /// The largest MTU of the interfaces on a port: a capture has none of its own.

@@ -7,11 +7,12 @@
 //! | [`memory`] | ports made of rings in memory: tests, benches, simulation |
 //! | [`pcap`] | replays a capture into the gateway; decorator that writes what passes |
 //! | [`faulty`] | decorator that drops, duplicates, reorders and corrupts by seed |
-//! | `af_packet` | Linux packet sockets with memory-mapped rings |
+//! | [`af_packet`] | Linux packet sockets with memory-mapped rings |
 //! | [`af_xdp`] | Linux XDP sockets |
 //! | [`open`] | chooses the back end for a device |
 //! | [`device`] | what the Linux back ends ask of a network device |
 
+pub mod af_packet;
 pub mod af_xdp;
 pub mod device;
 pub mod faulty;

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use super::af_packet::{self, Steering};
 use super::af_xdp::{self, Share, Umem};
 use super::{Pool, Port};
 use crate::base::PortIndex;
@@ -41,7 +42,8 @@ impl Opener {
         Self { umem: Umem::new(pool), ring: ring as u32 }
     }
 
-    /// Opens a device of the caller's network namespace with `queues` queues.
+    /// Opens a device of the caller's network namespace with `queues` queues. Packet sockets bring frames to the queue that
+    /// `steering` says; XDP sockets receive what the device brings to their queue.
     ///
     /// Only XDP sockets can leave to the kernel what is not the gateway's: with [`Share::Kernel`] there is no other
     /// choice.
@@ -55,10 +57,14 @@ impl Opener {
         port: PortIndex,
         queues: usize,
         share: &Share,
+        steering: Steering,
     ) -> io::Result<Port> {
         let options = af_xdp::Options { share: share.clone(), ring: self.ring, ..af_xdp::Options::default() };
         let xdp = || af_xdp::open(device, port, queues, &self.umem, &options);
-        let packet = || Err(unsupported("packet sockets are not part of this build"));
+        let packet = || {
+            let options = af_packet::Options { steering, ring: self.ring as usize };
+            af_packet::open(device, port, queues, self.umem.pool(), &options)
+        };
         match (backend, share) {
             (Backend::AfXdp, _) | (Backend::Auto, Share::Kernel(_)) => xdp(),
             (Backend::AfPacket, Share::Exclusive) => packet(),

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use crate::base::PortIndex;
 use crate::base::time::Clock;
+use crate::nic::af_packet::Steering;
 use crate::nic::af_xdp::Share;
 use crate::nic::memory;
 use crate::nic::open::{Backend, Opener};
@@ -136,7 +137,7 @@ fn open_ports(ports: &Ports, pool: &Arc<Pool>) -> io::Result<[Port; 2]> {
             let opener = Opener::new(pool, 2);
             let open = |device: &str, index| {
                 opener
-                    .open(*backend, device, index, 1, &Share::Exclusive)
+                    .open(*backend, device, index, 1, &Share::Exclusive, Steering::default())
                     .map_err(|error| io::Error::new(error.kind(), format!("{device}: {error}")))
             };
             Ok([open(sender, first)?, open(receiver, second)?])

@@ -6,8 +6,11 @@
 
 #![allow(dead_code, unused_macros, unused_imports, reason = "every test binary uses a part of this")]
 
+pub mod veth;
+
 use std::fs::{self, File};
 use std::path::PathBuf;
+use std::process::Command;
 
 /// The root of the repository.
 pub fn repository() -> PathBuf {
@@ -47,4 +50,31 @@ pub fn exclusive() -> File {
     let file = File::create(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     file.lock().expect("the lock of tests with real traffic");
     file
+}
+
+/// What a test says that runs itself again in another namespace. It is shown as a part of the outer test when that ends, each
+/// line indented, so that its results are not counted beside the outer test's.
+pub struct Transcript(PathBuf);
+
+impl Transcript {
+    /// An empty one, for the test of this name.
+    pub fn new(test: &str) -> Self {
+        Self(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{test}-{}.log", std::process::id())))
+    }
+
+    /// Has it hold what a process prints.
+    pub fn of<'a>(&self, process: &'a mut Command) -> &'a mut Command {
+        let file = File::create(&self.0).unwrap_or_else(|error| panic!("{}: {error}", self.0.display()));
+        let errors = file.try_clone().expect("another handle of a file");
+        process.stdout(file).stderr(errors)
+    }
+}
+
+impl Drop for Transcript {
+    fn drop(&mut self) {
+        for line in fs::read_to_string(&self.0).unwrap_or_default().lines() {
+            println!("    {line}");
+        }
+        let _ = fs::remove_file(&self.0);
+    }
 }

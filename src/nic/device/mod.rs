@@ -3,6 +3,7 @@
 mod sys;
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 
 use super::Mac;
@@ -172,6 +173,32 @@ impl Device {
         Ok(RawFrames { changed: changed & !now, strips_vlan: now & RX_VLAN != 0, device: self })
     }
 
+    /// Makes the kernel hand up frames as they came: neither device (LRO) nor kernel (GRO) merges segments. What cannot be
+    /// changed stays as it is. Undone when the answer is dropped; a process that is killed leaves it so.
+    pub fn unmerged(self) -> Unmerged {
+        let gro = self.gro().unwrap_or(false) && self.set_gro(false).is_ok();
+        let flags = self.flags().unwrap_or(0);
+        let lro = flags & LRO != 0 && self.set_flags(flags & !LRO).is_ok();
+        Unmerged { device: self, gro, lro }
+    }
+
+    /// Its first IPv4 address that is the kernel's; `None` if it has none.
+    pub fn kernel_address(&self) -> Option<Ipv4Addr> {
+        // A `sockaddr_in`: family, port, address.
+        let value = self.ask(libc::SIOCGIFADDR as libc::c_ulong).ok()?;
+        Some(Ipv4Addr::new(value[4], value[5], value[6], value[7]))
+    }
+
+    fn gro(&self) -> io::Result<bool> {
+        let mut value = sys::Value::get_gro();
+        sys::ethtool(&self.socket, self.key, &mut value)?;
+        Ok(value.data != 0)
+    }
+
+    fn set_gro(&self, on: bool) -> io::Result<()> {
+        sys::ethtool(&self.socket, self.key, &mut sys::Value::set_gro(on))
+    }
+
     /// Counts queues in sysfs, if that shows the caller's network namespace.
     fn listed_queues(&self) -> Option<Queues> {
         let directory = std::path::Path::new("/sys/class/net").join(&self.name);
@@ -240,6 +267,29 @@ impl Drop for RawFrames {
         // A device that has gone meanwhile needs no undoing.
         if let Ok(flags) = self.device.flags() {
             let _ = self.device.set_flags(flags | self.changed);
+        }
+    }
+}
+
+/// Keeps received segments from being merged.
+#[derive(Debug)]
+pub struct Unmerged {
+    device: Device,
+    /// What was on before.
+    gro: bool,
+    lro: bool,
+}
+
+impl Drop for Unmerged {
+    fn drop(&mut self) {
+        // A device that has gone meanwhile needs no undoing.
+        if self.gro {
+            let _ = self.device.set_gro(true);
+        }
+        if self.lro
+            && let Ok(flags) = self.device.flags()
+        {
+            let _ = self.device.set_flags(flags | LRO);
         }
     }
 }

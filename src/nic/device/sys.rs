@@ -101,6 +101,16 @@ impl Value {
         Self { command: Command(0x25), data: 0 }
     }
 
+    /// `ETHTOOL_GGRO`
+    pub(super) fn get_gro() -> Self {
+        Self { command: Command(0x2b), data: 0 }
+    }
+
+    /// `ETHTOOL_SGRO`
+    pub(super) fn set_gro(on: bool) -> Self {
+        Self { command: Command(0x2c), data: on.into() }
+    }
+
     /// `ETHTOOL_SFLAGS`
     pub(super) fn set_flags(flags: u32) -> Self {
         Self { command: Command(0x26), data: flags }
@@ -111,7 +121,7 @@ impl Value {
 unsafe impl Ethtool for DriverInfo {}
 // SAFETY: `ETHTOOL_GCHANNELS`, its only command, writes one `struct ethtool_channels` of nine words.
 unsafe impl Ethtool for Channels {}
-// SAFETY: both of its commands read or write one `struct ethtool_value` of two words.
+// SAFETY: all of its commands read or write one `struct ethtool_value` of two words.
 unsafe impl Ethtool for Value {}
 
 const _: () = assert!(size_of::<DriverInfo>() == 196 && size_of::<Channels>() == 36);
