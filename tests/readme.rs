@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::fs;
 
 use natgate::base::DropReason;
+use natgate::config;
 
 fn drop_reasons() -> String {
     let mut text = String::from("| reason | what it means |\n| --- | --- |\n");
@@ -46,6 +47,14 @@ fn drop_reasons_are_listed() {
 #[test]
 fn the_configuration_reference_is_the_parsers() {
     assert_generated("config-reference", &natgate::config::reference::markdown());
+}
+
+#[test]
+fn the_quickstart_is_a_valid_configuration() {
+    let readme = common::read("README.md");
+    let text = between(&readme, "quickstart").trim().trim_start_matches("```toml").trim_end_matches("```");
+    let model = config::parse(text, "README.md").unwrap_or_else(|errors| panic!("{errors}"));
+    assert!(!model.dnat().is_empty() && !model.snat().is_empty());
 }
 
 #[test]

@@ -60,11 +60,11 @@ lab_join() {
     ip -n "$1" link set "$2" master br0
 }
 
-# The Internet: a router with a client and a server behind it. Arguments: PREFIX
+# The Internet: a router with a client and a server behind it. Arguments: PREFIX [ATTACHMENT], see lab_vpc
 lab_internet() {
-    local prefix=$1
+    local prefix=$1 attachment=${2-gw/wan}
     lab_switch "$prefix-internet"
-    lab_cable "$prefix-gw" wan "$prefix-internet" gw
+    lab_cable "$prefix-${attachment%/*}" "${attachment#*/}" "$prefix-internet" gw
     ip -n "$prefix-internet" address add 203.0.113.1/24 dev gw
     ip -n "$prefix-internet" address add 198.51.100.1/24 dev br0
     lab_set "$prefix-internet" ipv4/ip_forward 1
@@ -79,12 +79,13 @@ lab_internet() {
     done
 }
 
-# A VPC on a port of the gateway: a switch and hosts. Arguments: PREFIX VPC DEVICE ROUTER NAME=ADDRESS/LENGTH ...
+# A VPC: a switch, on a device NAMESPACE/DEVICE, and hosts.
+# Arguments: PREFIX VPC ATTACHMENT ROUTER NAME=ADDRESS/LENGTH ...
 lab_vpc() {
-    local prefix=$1 vpc=$2 device=$3 router=$4 host
+    local prefix=$1 vpc=$2 attachment=$3 router=$4 host
     shift 4
     lab_switch "$prefix-$vpc"
-    lab_cable "$prefix-gw" "$device" "$prefix-$vpc" gw
+    lab_cable "$prefix-${attachment%/*}" "${attachment#*/}" "$prefix-$vpc" gw
     lab_join "$prefix-$vpc" gw
     for host in "$@"; do
         lab_host "$prefix-${host%%=*}" "${host#*=}" "$router" "$prefix-$vpc" "${host%%=*}"
@@ -96,12 +97,30 @@ lab_vpc() {
 lab_up() {
     lab_namespace "$1-gw"
     lab_internet "$1"
-    lab_vpc "$1" vpc lan 10.0.1.1 web=10.0.1.10/24 app=10.0.1.20/24
+    lab_vpc "$1" vpc gw/lan 10.0.1.1 web=10.0.1.10/24 app=10.0.1.20/24
 }
 
 # A second VPC on the gateway's device lan2, whose hosts have the addresses of the first one's. Arguments: PREFIX
 lab_second_vpc() {
-    lab_vpc "$1" vpc2 lan2 10.0.1.1 web2=10.0.1.10/24 app2=10.0.1.20/24
+    lab_vpc "$1" vpc2 gw/lan2 10.0.1.1 web2=10.0.1.10/24 app2=10.0.1.20/24
+}
+
+# The same with VLANs: the gateway's devices wan and lan lead to a namespace with the devices wan-trunk and lan-trunk, and
+# with untagged devices of the Internet (wan-100) and of two VPCs with the same addresses (lan-10, lan-20). Something in
+# there has to move the frames (tests/namespaces/tagger.py). Arguments: PREFIX
+lab_up_tagged() {
+    local prefix=$1 host
+    lab_namespace "$prefix-gw"
+    lab_namespace "$prefix-tagger"
+    lab_cable "$prefix-gw" wan "$prefix-tagger" wan-trunk
+    lab_cable "$prefix-gw" lan "$prefix-tagger" lan-trunk
+    lab_internet "$prefix" tagger/wan-100
+    lab_vpc "$prefix" vpc tagger/lan-10 10.0.1.1 web=10.0.1.10/24 app=10.0.1.20/24
+    lab_vpc "$prefix" vpc2 tagger/lan-20 10.0.1.1 web2=10.0.1.10/24 app2=10.0.1.20/24
+    # A raw socket sees frames before their checksums are finished and before they are cut: so no offloads.
+    for host in client server web app web2 app2; do
+        ip netns exec "$prefix-$host" ethtool -K eth0 tx off >/dev/null
+    done
 }
 
 # Ends everything that runs in the prefix's namespaces and removes them. Also after an interrupted run.

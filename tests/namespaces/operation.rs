@@ -1,0 +1,174 @@
+//! What operators do while traffic flows.
+
+use serde_json::Value;
+
+use crate::configuration::{base, dnat, eip};
+use crate::gateway::{Gateway, socket};
+use crate::lab::{Lab, wait_for};
+use crate::with_both_back_ends;
+
+with_both_back_ends! { reload_under_traffic sessions_under_traffic explain_and_trace hangup_reloads }
+
+/// Sessions as the command lists them, one JSON document or one a line.
+fn sessions(text: &str) -> Vec<Value> {
+    let values: Vec<Value> = serde_json::Deserializer::from_str(text)
+        .into_iter()
+        .collect::<Result<_, _>>()
+        .unwrap_or_else(|error| panic!("{error}: {text}"));
+    values
+        .into_iter()
+        .flat_map(|value| match value {
+            Value::Array(list) => list,
+            Value::Object(mut object) => match object.remove("sessions") {
+                Some(Value::Array(list)) => list,
+                _ => vec![Value::Object(object)],
+            },
+            other => vec![other],
+        })
+        .filter(|value| value.get("inside").is_some())
+        .collect()
+}
+
+fn reload_under_traffic(back_end: &str) {
+    let lab = Lab::new();
+    lab.web_server("web", &[8080, 8090]);
+    lab.web_server("server", &[80]);
+    let original = base(back_end, &socket(&lab));
+    let gateway = Gateway::start(&lab, &original);
+    lab.run("web", &format!("head -c 8M /dev/urandom >{}", lab.files("web").join("slow").display()));
+    // One way by DNAT, one by SNAT, every 5 ms; and a TCP connection that lasts as long.
+    let pings = [
+        lab.spawn("client", "exec ping -q -c 1000 -i 0.005 -W 2 203.0.113.17"),
+        lab.spawn("web", "exec ping -q -c 1000 -i 0.005 -W 2 198.51.100.20"),
+    ];
+    let download = lab.spawn("client", "curl -sS --fail --limit-rate 1500k -o slow http://203.0.113.16/files/slow && cmp slow web/files/slow");
+
+    let mut more = original.clone() + &eip(20, "gw1");
+    more += &dnat("late", "gw1", 20, "8088", "10.0.1.10", "8090", "TCP");
+    let less =
+        original.replace(&dnat("range", "gw1", 16, "\"8000/8002\"", "10.0.1.10", "\"9000/9002\"", "TCP"), "");
+    for _ in 0..5 {
+        gateway.reload(&more);
+        lab.page("client", "http://203.0.113.20:8088/", &["of web"]);
+        gateway.reload(&less);
+        assert!(lab.attempt("client", "curl -sS --max-time 0.5 http://203.0.113.20:8088/").is_err());
+    }
+    // A file with an error changes nothing.
+    gateway.configure(&(more.clone() + "\n[[eip]]\naddress = \"192.0.2.1\"\ngateway = \"nobody\"\n"));
+    let refused = gateway.attempt("reload").expect_err("a file with errors");
+    assert!(refused.contains("nobody") && refused.contains("192.0.2.1"), "{refused}");
+    assert!(lab.attempt("client", "curl -sS --max-time 0.5 http://203.0.113.20:8088/").is_err());
+    gateway.reload(&original);
+
+    for ping in pings {
+        let report = ping.finish(30).unwrap_or_else(|error| panic!("{error}"));
+        assert!(report.contains("1000 received, 0% packet loss"), "{report}");
+    }
+    download.finish(30).unwrap_or_else(|error| panic!("{error}"));
+    gateway.finish();
+}
+
+fn sessions_under_traffic(back_end: &str) {
+    let lab = Lab::new();
+    lab.serve("server", "exec iperf3 -s", 5201);
+    lab.serve("web", "exec iperf3 -s", 5201);
+    let gateway = Gateway::start(&lab, &base(back_end, &socket(&lab)));
+    let traffic = [
+        lab.spawn("web", "exec iperf3 -c 198.51.100.20 -t 3"),
+        lab.spawn("client", "exec iperf3 -c 203.0.113.16 -t 3"),
+    ];
+    let bytes = |list: &[Value]| -> u64 {
+        list.iter()
+            .filter_map(|session| Some(session["bytes_out"].as_u64()? + session["bytes_in"].as_u64()?))
+            .sum()
+    };
+    let list = |filter: &str| sessions(&gateway.ask(&format!("sessions --json {filter}")));
+    let mut first = Vec::new();
+    assert!(
+        wait_for(20, || {
+            first = list("--protocol tcp --kind snat --inside 10.0.1.10");
+            bytes(&first) > 1_000_000
+        }),
+        "{first:?}"
+    );
+    for session in &first {
+        assert!(
+            session["inside"].as_str().is_some_and(|inside| inside.starts_with("10.0.1.10:")),
+            "{session}"
+        );
+        assert!(session["peer"].as_str().is_some_and(|peer| peer == "198.51.100.20:5201"), "{session}");
+        assert_eq!(session["entry"], "everyone", "{session}");
+        assert_eq!((&session["gateway"], &session["vpc"]), (&"gw1".into(), &"prod".into()), "{session}");
+    }
+    let inbound = list("--kind dnat --eip 203.0.113.16:5201");
+    assert!(inbound.iter().any(|session| session["inside"] == "10.0.1.10:5201"), "{inbound:?}");
+    assert!(
+        wait_for(20, || bytes(&list("--protocol tcp --kind snat")) > bytes(&first)),
+        "the bytes do not grow"
+    );
+    assert!(list("--protocol udp").is_empty());
+    assert!(gateway.ask("sessions").contains("10.0.1.10"));
+    for traffic in traffic {
+        traffic.finish(20).unwrap_or_else(|error| panic!("{error}"));
+    }
+    let status: Value = serde_json::from_str(&gateway.ask("status --json")).expect("the status as JSON");
+    assert!(status["sessions"]["used"].as_u64() > Some(0), "{status}");
+    gateway.finish();
+}
+
+fn explain_and_trace(back_end: &str) {
+    let lab = Lab::new();
+    lab.web_server("web", &[8080, 8090]);
+    let gateway = Gateway::start(&lab, &base(back_end, &socket(&lab)));
+    let before = gateway.total("/forwarded");
+    for (packet, words) in [
+        ("tcp 198.51.100.10:5000 > 203.0.113.16:80", ["page", "10.0.1.10:8080"]),
+        ("tcp 198.51.100.10:5000 > 203.0.113.16:8001", ["range", "10.0.1.10:9001"]),
+        ("udp 198.51.100.10:5000 > 203.0.113.17:4500", ["own-eip", "10.0.1.20:4500"]),
+        ("tcp 10.0.1.10:5000 > 198.51.100.20:443", ["everyone", "203.0.113.1"]),
+        ("udp 198.51.100.10:5000 > 203.0.113.16:81", ["dropped", "no-mapping"]),
+        ("tcp 198.51.100.10:5000 > 203.0.113.16:81", ["dropped", "unsolicited-syn"]),
+    ] {
+        let text = gateway.ask(&format!("explain '{packet}'"));
+        for word in words {
+            assert!(text.contains(word), "{packet}: \"{word}\" is missing in\n{text}");
+        }
+    }
+    assert_eq!(gateway.total("/forwarded"), before, "explaining sends nothing");
+    assert!(
+        gateway.ask("sessions --json").trim().is_empty()
+            || sessions(&gateway.ask("sessions --json")).is_empty()
+    );
+
+    let command = format!(
+        "NATGATE_SOCKET={} exec {} trace --protocol tcp --destination 203.0.113.16 -n 2 --timeout 10",
+        socket(&lab).display(),
+        env!("CARGO_BIN_EXE_natgate")
+    );
+    let trace = lab.spawn("gw", &command);
+    assert!(
+        wait_for(10, || {
+            lab.page("client", "http://203.0.113.16/", &["of web"]);
+            trace.output().contains("10.0.1.10")
+        }),
+        "{}",
+        trace.output()
+    );
+    let text = trace.finish(15).unwrap_or_else(|error| panic!("{error}"));
+    assert!(text.contains("page"), "the entry is missing in\n{text}");
+    gateway.finish();
+}
+
+fn hangup_reloads(back_end: &str) {
+    let lab = Lab::new();
+    lab.web_server("web", &[8080, 8090]);
+    let original = base(back_end, &socket(&lab));
+    let gateway = Gateway::start(&lab, &original);
+    gateway.configure(&(original + &dnat("late", "gw1", 16, "8088", "10.0.1.10", "8090", "TCP")));
+    gateway.signal("HUP");
+    let there = wait_for(50, || {
+        lab.attempt("client", "curl -sS --fail --max-time 1 http://203.0.113.16:8088/").is_ok()
+    });
+    assert!(there, "SIGHUP did not apply the file");
+    gateway.finish();
+}
