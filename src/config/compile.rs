@@ -33,7 +33,7 @@ use crate::base::{EipIndex, EntryId, GatewayIndex, InterfaceIndex, PortIndex, Vp
 use crate::policy::snapshot::SnatTable;
 use crate::policy::{
     Edit, Eip, Gateway, Host, HostForward, HostOneToOne, Interface, Meter, OneToOne, PoolAddress,
-    PortForward, PortVlans, Prefix, Realm, Route, Snapshot, SnatEntry, Topology,
+    PortForward, PortVlans, Prefix, Realm, Rivals, Route, Snapshot, SnatEntry, Topology,
 };
 
 /// What an opened port says of itself.
@@ -364,6 +364,7 @@ impl Compiler {
         }
         for ((vpc, host), (any_port, by_port)) in hosts {
             // Where gateways of one VPC compete for a private host, the lowest EIP wins.
+            let rivals = Rivals { any_port: any_port.len() > 1, ports: overlaps(&by_port) };
             let any_port = any_port.into_iter().min_by_key(|entry| entry.address);
             if let Some(entry) = any_port
                 && previous.host(vpc, host).and_then(|old| old.any_port).map(|old| old.eip) != Some(entry.eip)
@@ -371,7 +372,7 @@ impl Compiler {
             {
                 before.pool.iter().for_each(|member| edit.touch(member.index));
             }
-            edit.put_host(vpc, host, Some(Host::new(any_port, disjoint(by_port))));
+            edit.put_host(vpc, host, Some(Host::new(any_port, disjoint(by_port)).with_rivals(rivals)));
         }
         let mut kept: HashSet<u32> = HashSet::with_capacity(model.eips().len());
         for eip in model.eips() {
@@ -517,6 +518,22 @@ fn check_ports(model: &Model, ports: &[PortFacts]) -> Result<(), Errors> {
         }
     }
     Errors::of(errors)
+}
+
+/// Protocols and private ports of one host that more than one entry leads to.
+fn overlaps(forwards: &[HostForward]) -> Box<[(u8, u16, u16)]> {
+    let mut ranges: Vec<_> = forwards.iter().map(|f| (f.protocol, f.first, f.last)).collect();
+    ranges.sort_unstable();
+    let mut found = Vec::new();
+    let mut before: Option<(u8, u16)> = None;
+    for (protocol, first, last) in ranges {
+        let reached = before.filter(|(p, _)| *p == protocol).map(|(_, reached)| reached);
+        if let Some(reached) = reached.filter(|reached| *reached >= first) {
+            found.push((protocol, first, last.min(reached)));
+        }
+        before = Some((protocol, reached.unwrap_or(last).max(last)));
+    }
+    found.into()
 }
 
 /// The private ports of one host without overlaps, so that each has one owner. Within a gateway they have none; where

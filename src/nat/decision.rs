@@ -1,9 +1,11 @@
 //! What can become of a packet that has no session.
 
+use crate::base::owner::owner_of_host;
 use crate::base::{DropReason, WorkerIndex};
+use crate::nat::engine::Engine;
 use crate::nat::lane::Lane;
 use crate::nat::session::Flow;
-use crate::policy::{Realm, SnatEntry, Timeouts};
+use crate::policy::{Realm, Snapshot, SnatEntry, Timeouts};
 use crate::wire::Arrival;
 
 /// A flow that a DNAT entry makes, with what a session of it needs.
@@ -49,6 +51,29 @@ pub enum Decision<'s> {
     },
     /// It is dropped.
     Drop(DropReason),
+}
+
+impl Engine {
+    /// A DNAT entry translates a packet, here or at the worker that has the session.
+    pub(super) fn decide_static<'s>(&self, entry: Static, lane: &Lane, snapshot: &Snapshot) -> Decision<'s> {
+        match self.owner_of_contested(&entry.flow, snapshot) {
+            Some(owner) if owner != self.worker.0 => Decision::hand(owner, lane),
+            _ => Decision::Static(entry),
+        }
+    }
+
+    /// The worker that has a flow's session, if that matters: where several DNAT entries lead to one private port, the answer
+    /// to a packet goes by the session, so both directions come to the private host's worker. Any worker translates all
+    /// other DNAT flows.
+    pub(super) fn owner_of_contested(&self, flow: &Flow, snapshot: &Snapshot) -> Option<u16> {
+        if self.workers == 1 {
+            return None;
+        }
+        let Realm::Vpc(vpc) = Realm::of_tenant(flow.tenant) else { return None };
+        let (address, port) = flow.inside;
+        let is_contested = snapshot.host(vpc, address)?.is_contested(flow.protocol, port);
+        is_contested.then(|| owner_of_host(address, self.workers))
+    }
 }
 
 impl Decision<'_> {

@@ -106,7 +106,10 @@ impl Engine {
             Realm::Outside => static_inward(key, snapshot),
             Realm::Vpc(vpc) => static_outward(key, vpc, snapshot),
         };
-        entry.map(|entry| entry.flow)
+        let is_anothers =
+            |flow: &Flow| self.owner_of_contested(flow, snapshot).is_some_and(|owner| owner != self.worker.0);
+        // Towards the outside only the session knows which of several entries it was.
+        entry.map(|entry| entry.flow).filter(|flow| key.tenant != flow.tenant || !is_anothers(flow))
     }
 
     /// An error about a flow that this worker does not know: another one may, or it is about a packet of the gateway's own.

@@ -20,7 +20,7 @@ impl Engine {
             return Decision::Drop(reason);
         }
         if let Some(entry) = static_inward(key, snapshot) {
-            return Decision::Static(entry);
+            return self.decide_static(entry, lane, snapshot);
         }
         let Some(eip) = snapshot.eip(key.destination) else {
             return decide_without_eip(key, snapshot);

@@ -40,7 +40,7 @@ impl Engine {
             return Decision::Echo;
         }
         if let Some(entry) = static_outward(key, vpc, snapshot) {
-            return Decision::Static(entry);
+            return self.decide_static(entry, lane, snapshot);
         }
         let Some(entry) = snapshot.snat(vpc, key.source) else {
             return Decision::Drop(DropReason::NoSnatEntry);

@@ -172,15 +172,44 @@ impl HostForward {
 pub struct Host {
     /// Its any-port entry.
     pub any_port: Option<HostOneToOne>,
-    /// Its entries by port, sorted by protocol and first private port.
+    /// Its entries by port, sorted by protocol and first private port. Each private port is in one of them.
     forwards: Box<[HostForward]>,
+    rivals: Rivals,
+}
+
+/// Entries of further gateways that lead to the same private host, and that it does not answer by unless a session says so.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rivals {
+    /// Whether there is another any-port entry.
+    pub any_port: bool,
+    /// Protocols and private ports (first and last) with another entry by port.
+    pub ports: Box<[(u8, u16, u16)]>,
 }
 
 impl Host {
     /// A private host with these entries.
     pub fn new(any_port: Option<HostOneToOne>, mut forwards: Vec<HostForward>) -> Self {
         forwards.sort_by_key(|f| (f.protocol, f.first, f.address));
-        Self { any_port, forwards: forwards.into_boxed_slice() }
+        Self { any_port, forwards: forwards.into_boxed_slice(), rivals: Rivals::default() }
+    }
+
+    /// With entries that compete with these.
+    pub fn with_rivals(self, rivals: Rivals) -> Self {
+        Self { rivals, ..self }
+    }
+
+    /// Whether more than one entry leads to a private port, so that only a session knows by which one it answers.
+    pub fn is_contested(&self, protocol: u8, port: u16) -> bool {
+        match (self.forward(protocol, port), self.any_port) {
+            (Some(_), Some(_)) => true,
+            (Some(_), None) => self
+                .rivals
+                .ports
+                .iter()
+                .any(|&(p, first, last)| p == protocol && (first..=last).contains(&port)),
+            (None, Some(_)) => self.rivals.any_port,
+            (None, None) => false,
+        }
     }
 
     /// The entries by port.
@@ -226,5 +255,39 @@ impl PortSet {
     #[inline]
     pub fn words(&self) -> &[u64; 1024] {
         &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{EipIndex, EntryId};
+
+    #[test]
+    fn a_private_port_with_several_entries_is_contested() {
+        let timeouts = Timeouts::default();
+        let any = HostOneToOne { id: EntryId(1), eip: EipIndex(1), address: 1, timeouts };
+        let forward = HostForward {
+            id: EntryId(2),
+            protocol: TCP,
+            first: 80,
+            last: 89,
+            eip: EipIndex(2),
+            address: 2,
+            public_first: 8080,
+            timeouts,
+        };
+        let by_port = Host::new(None, vec![forward]);
+        assert!(!by_port.is_contested(TCP, 80));
+        let both = Host::new(Some(any), vec![forward]);
+        assert!(both.is_contested(TCP, 80) && !both.is_contested(UDP, 80) && !both.is_contested(TCP, 90));
+        let rivals = Rivals { any_port: true, ports: Box::new([(TCP, 85, 89)]) };
+        let by_port = by_port.with_rivals(rivals.clone());
+        assert!(
+            !by_port.is_contested(TCP, 84) && by_port.is_contested(TCP, 85) && !by_port.is_contested(UDP, 85)
+        );
+        let any = Host::new(Some(any), Vec::new()).with_rivals(rivals);
+        assert!(any.is_contested(UDP, 1) && any.is_contested(1, 0));
+        assert!(!Host::default().is_contested(TCP, 85));
     }
 }

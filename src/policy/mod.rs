@@ -15,7 +15,7 @@ pub mod snat;
 pub mod timeouts;
 
 pub use edit::Edit;
-pub use eip::{Eip, Host, HostForward, HostOneToOne, OneToOne, PortForward};
+pub use eip::{Eip, Host, HostForward, HostOneToOne, OneToOne, PortForward, Rivals};
 pub use gateway::{Gateway, Limits, Meter};
 pub use interface::{Interface, PortVlans, Realm};
 pub use lpm::{Lpm, Prefix};

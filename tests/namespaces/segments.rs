@@ -5,7 +5,7 @@ use crate::gateway::{Gateway, socket};
 use crate::lab::Lab;
 use crate::with_both_back_ends;
 
-with_both_back_ends! { two_vpcs_with_the_same_addresses vlans a_narrow_way_out }
+with_both_back_ends! { several_ways_to_one_server two_vpcs_with_the_same_addresses vlans a_narrow_way_out }
 
 /// What two VPCs with the same private addresses have to do: leave with EIPs of their own, and be told apart.
 fn assert_two_vpcs(lab: &Lab) {
@@ -82,6 +82,36 @@ fn vlans(back_end: &str) {
     lab.run("tagger", "ip address add 10.0.1.99/24 dev lan-trunk");
     assert!(lab.attempt("tagger", "ping -q -c 2 -i 0.2 -W 1 10.0.1.1").is_err());
     assert!(gateway.total("/drops/unknown-vlan") > 0);
+    gateway.finish();
+}
+
+/// Several EIPs and ports lead to one private port: every answer leaves by the way that its question came.
+fn several_ways_to_one_server(back_end: &str) {
+    let lab = Lab::new();
+    lab.web_server("app", &[80]);
+    let mut configuration = base(back_end, &socket(&lab));
+    configuration += &dnat("by-port", "gw1", 16, "8081", "10.0.1.20", "80", "TCP");
+    configuration += &gateway("gw2", "prod");
+    for last in [20, 21] {
+        configuration += &eip(last, "gw2");
+    }
+    configuration += &dnat("by-port2", "gw2", 20, "8082", "10.0.1.20", "80", "TCP");
+    configuration += &dnat("own-eip2", "gw2", 21, "\"Any\"", "10.0.1.20", "\"Any\"", "Any");
+    let gateway = Gateway::start(&lab, &configuration);
+    // From many source ports, so that the packets arrive at both workers.
+    for way in ["203.0.113.17", "203.0.113.16:8081", "203.0.113.20:8082", "203.0.113.21"] {
+        for host in ["client", "web"] {
+            let command = format!(
+                "curl -sS --fail --max-time 5 --parallel -H 'Connection: close' 'http://{way}/[1-20]'"
+            );
+            let pages = lab.run(host, &command);
+            assert_eq!(pages.matches("the page of app").count(), 20, "{host} by {way}");
+        }
+    }
+    for way in ["203.0.113.17", "203.0.113.21"] {
+        let report = lab.run("client", &format!("ping -q -c 10 -i 0.01 -W 2 {way}"));
+        assert!(report.contains("10 received"), "{way}: {report}");
+    }
     gateway.finish();
 }
 
