@@ -40,26 +40,32 @@ fn sequence() {
     replay("sequence", entry::sequence);
 }
 
-/// Writes the seeds: a file for each sample packet and target, and one sequence of all samples.
+/// The seeds are the sample packets: a file for each and each target, and one sequence of all. `UPDATE_CORPORA=1` writes
+/// them when the samples have changed.
 #[test]
-#[ignore = "writes to the corpora; for when the samples have changed"]
-fn write_seeds() {
+fn seeds_are_the_samples() {
     let net = entry::network(1);
-    let write = |target: &str, name: String, bytes: &[u8]| {
-        fs::create_dir_all(directory(target)).expect("a directory");
-        fs::write(directory(target).join(name), bytes).expect("a file");
+    let update = std::env::var_os("UPDATE_CORPORA").is_some();
+    let check = |target: &str, name: &str, bytes: &[u8]| {
+        let path = directory(target).join(name);
+        if update {
+            fs::create_dir_all(directory(target)).expect("a directory");
+            fs::write(&path, bytes).expect("a file");
+        }
+        let is_sample = fs::read(&path).is_ok_and(|found| found == bytes);
+        assert!(is_sample, "{} is not the sample; UPDATE_CORPORA=1 writes it", path.display());
     };
     let mut all = vec![];
     for (at, (side, packet)) in entry::samples().iter().enumerate() {
         let frame = net.frame_of(*side, packet);
         let port = net.config().link(*side).port as u8;
         let name = format!("sample-{at:02}");
-        write("parse", name.clone(), &frame);
-        write("frame", name.clone(), &[&[port], &frame[..]].concat());
+        check("parse", &name, &frame);
+        check("frame", &name, &[&[port], &frame[..]].concat());
         let as_it_is = [&[port, 0], &(frame.len() as u16).to_be_bytes()[..], &frame].concat();
         let changed = [0x80 | at as u8, 0x30, 0, 2, 22, 1];
-        write("sequence", name, &[&as_it_is[..], &changed].concat());
+        check("sequence", &name, &[&as_it_is[..], &changed].concat());
         all.extend([0x80 | at as u8, 0x10, 0, 0]);
     }
-    write("sequence", "all".into(), &all);
+    check("sequence", "all", &all);
 }
