@@ -34,7 +34,7 @@ pub struct Counters {
     pub sessions_created: u64,
     /// Sessions ended.
     pub sessions_removed: u64,
-    /// DNAT packets translated without a session because the table had no room.
+    /// DNAT packets translated without a session: the table had no room, or they begin none (a TCP reset, an echo reply).
     pub stateless: u64,
     /// SNAT sessions ended because a DNAT entry took their port.
     pub displaced: u64,

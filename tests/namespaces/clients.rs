@@ -10,14 +10,29 @@ use crate::gateway::{Gateway, socket};
 use crate::lab::Lab;
 use crate::with_both_back_ends;
 
-with_both_back_ends! { pages downloads iperf3 ping routes dns many_connections }
+with_both_back_ends! { pages pages_with_one_worker downloads iperf3 ping routes dns many_connections }
 
 fn pages(back_end: &str) {
+    fetch_pages(back_end, 2);
+}
+
+fn pages_with_one_worker(back_end: &str) {
+    fetch_pages(back_end, 1);
+}
+
+fn fetch_pages(back_end: &str, workers: u16) {
     let lab = Lab::new();
     lab.web_server("web", &[8080, 9000, 9001, 9002, 9003]);
     lab.web_server("app", &[80, 4433]);
     lab.web_server("server", &[80]);
-    let gateway = Gateway::start(&lab, &base(back_end, &socket(&lab)));
+    if workers == 1 {
+        // XDP sockets need as many queues as there are workers.
+        lab.run("gw", "for device in wan lan; do ethtool -L $device rx 1 tx 1 || exit; done");
+    }
+    let gateway = Gateway::start(
+        &lab,
+        &base(back_end, &socket(&lab)).replace("workers = 2", &format!("workers = {workers}")),
+    );
 
     lab.page("client", "http://203.0.113.16/", &["of web", "server port 8080\n", "client 198.51.100.10\n"]);
     for port in [0, 1, 2] {
@@ -82,7 +97,7 @@ fn iperf3(back_end: &str) {
     for (host, address) in [("client", "203.0.113.16"), ("web", "198.51.100.20")] {
         for arguments in ["", "-R", "-u -b 50M", "-u -b 50M -R"] {
             let report =
-                lab.run(host, &format!("iperf3 -c {address} -t 2 --connect-timeout 5000 -J {arguments}"));
+                lab.run(host, &format!("iperf3 -c {address} -t 1 --connect-timeout 5000 -J {arguments}"));
             let report: Value = serde_json::from_str(&report).expect("iperf3's JSON");
             let udp = arguments.contains("-u");
             let sum = &report["end"][if udp { "sum" } else { "sum_received" }];

@@ -2,12 +2,33 @@
 
 use serde_json::Value;
 
+use crate::common::need_root;
 use crate::configuration::{base, dnat, eip};
 use crate::gateway::{Gateway, socket};
 use crate::lab::{Lab, wait_for};
 use crate::with_both_back_ends;
 
 with_both_back_ends! { reload_under_traffic sessions_under_traffic explain_and_trace hangup_reloads }
+
+/// XDP sockets alone can leave to the kernel what is not the gateway's.
+#[test]
+fn a_shared_port_leaves_the_kernel_its_addresses() {
+    need_root!();
+    let lab = Lab::new();
+    lab.web_server("web", &[8080]);
+    lab.run("gw", "ip address add 203.0.113.3/24 dev wan && ip route add default via 203.0.113.1");
+    lab.web_server("gw", &[22]);
+    let shared = base("af_xdp", &socket(&lab)).replace("device = \"wan\"", "device = \"wan\"\nshare = true");
+    let gateway = Gateway::start(&lab, &shared);
+    lab.page("client", "http://203.0.113.3:22/", &["of gw", "client 198.51.100.10\n"]);
+    lab.page("client", "http://203.0.113.16/", &["of web", "client 198.51.100.10\n"]);
+    // An EIP that is new is the gateway's as well.
+    gateway.reload(&(shared + &eip(20, "gw1") + &dnat("late", "gw1", 20, "81", "10.0.1.10", "8090", "TCP")));
+    let report = lab.run("client", "ping -q -c 5 -i 0.01 -W 2 203.0.113.20");
+    assert!(report.contains("5 received"), "{report}");
+    lab.page("client", "http://203.0.113.3:22/", &["of gw"]);
+    gateway.finish();
+}
 
 /// Sessions as the command lists them, one JSON document or one a line.
 fn sessions(text: &str) -> Vec<Value> {
