@@ -8,6 +8,10 @@ use natgate::cli::{self, Cli, Command, Console, Exit};
 use natgate::daemon;
 
 fn main() -> ExitCode {
+    if let Err(lack) = cli::processor::check() {
+        eprintln!("natgate: {lack}");
+        return Exit::Failure.into();
+    }
     let Cli { command } = Cli::parse();
     let mut out = BufWriter::new(io::stdout().lock());
     // Not locked: the log writes there too.

@@ -4,6 +4,7 @@ pub mod args;
 mod ask;
 mod output;
 mod pktgen;
+pub mod processor;
 mod render;
 mod speed;
 
