@@ -8,7 +8,7 @@ use crate::nat::flow::{Found, end_of, in_force};
 use crate::nat::key::{EndpointKey, FlowKey};
 use crate::nat::lane::{Lane, Next};
 use crate::nat::mappings::Mapping as MappingRow;
-use crate::nat::ports::PortRequest;
+use crate::nat::ports::{Offer, PortRequest};
 use crate::nat::session::{Flow, SessionKind};
 use crate::nat::table::SessionTable;
 use crate::nat::tcp;
@@ -18,35 +18,45 @@ use crate::wire::{Transport, protocol};
 
 impl Engine {
     /// Packets without a session may make one: starts to load what that will read, for all of them, so that the misses
-    /// overlap. Which external port a packet will get is only a guess (its own), as good as ports are free.
+    /// overlap. Each gets the port that it would get now, so that what depends on the port can be loaded, too; if another
+    /// packet of the batch takes that port first, a new one is looked for.
     #[cold]
-    pub(super) fn prefetch_misses(&self, lanes: &[Lane], snapshot: &Snapshot) {
-        let makes_one = |lane: &&Lane| {
+    pub(super) fn prefetch_misses(&mut self, lanes: &mut [Lane], snapshot: &Snapshot) {
+        let makes_one = |lane: &&mut Lane| {
             lane.candidate == SessionTable::NO_SLOT
                 && lane.next == Next::Flow
                 && lane.key.tenant != Realm::Outside.tenant()
         };
-        for lane in lanes.iter().filter(makes_one) {
+        for lane in lanes.iter_mut().filter(makes_one) {
             let key = &lane.key;
             self.hosts.prefetch(key.tenant, key.source);
             self.mappings.prefetch(&inside_endpoint(key));
         }
-        for lane in lanes.iter().filter(makes_one) {
-            let key = &lane.key;
-            let Realm::Vpc(vpc) = Realm::of_tenant(key.tenant) else { continue };
-            let choice = snapshot.snat(vpc, key.source).and_then(|entry| self.choose_eip(entry, key));
-            let Some(choice) = choice else { continue };
-            let inward = FlowKey {
-                source: key.destination,
-                source_port: key.destination_port,
-                destination: choice.address,
-                destination_port: key.source_port,
-                tenant: Realm::Outside.tenant(),
-                protocol: key.protocol,
-            };
-            self.sessions.prefetch_bucket(self.sessions.hash(&inward));
-            self.mappings.prefetch(&EndpointKey::external(key.protocol, choice.address, key.source_port));
+        for lane in lanes.iter_mut().filter(makes_one) {
+            lane.offer = self.offer_port(&lane.key, snapshot);
         }
+    }
+
+    /// The port that a packet's new mapping would get now. What making the mapping will write starts to load.
+    fn offer_port(&mut self, key: &FlowKey, snapshot: &Snapshot) -> Option<Offer> {
+        let Realm::Vpc(vpc) = Realm::of_tenant(key.tenant) else { return None };
+        let entry = snapshot.snat(vpc, key.source)?;
+        if entry.mapping != Mapping::EndpointIndependent {
+            return None;
+        }
+        let member = self.choose_eip(entry, key, self.hosts.find(key.tenant, key.source))?;
+        let offer = self.ports.offer(snapshot.eip(member.address)?, port_request(entry, key))?;
+        let inward = FlowKey {
+            source: key.destination,
+            source_port: key.destination_port,
+            destination: member.address,
+            destination_port: offer.port,
+            tenant: Realm::Outside.tenant(),
+            protocol: key.protocol,
+        };
+        self.sessions.prefetch_bucket(self.sessions.hash(&inward));
+        self.mappings.prefetch(&EndpointKey::external(key.protocol, member.address, offer.port));
+        Some(offer)
     }
 
     /// Begins the session of a DNAT flow, or does without one.
@@ -77,11 +87,12 @@ impl Engine {
         flow: &Flow,
         cx: &Context<'_>,
     ) -> Result<u32, DropReason> {
-        self.enter_limits(entry, flow.tenant, flow.inside.0, flow.eip, cx)?;
+        let host = self.hosts.find(flow.tenant, flow.inside.0);
+        let host = self.enter_limits(entry, host, (flow.tenant, flow.inside.0), flow.eip, cx)?;
         self.mappings.share(mapping);
         self.open(flow, entry.gateway.0, &entry.timeouts, mapping, cx).ok_or_else(|| {
             self.mappings.release(mapping);
-            self.leave_limits(entry, flow.tenant, flow.inside.0, cx);
+            self.leave_limits(entry, host, cx);
             DropReason::SessionTableFull
         })
     }
@@ -94,22 +105,28 @@ impl Engine {
         cx: &mut Context<'_>,
     ) -> Result<u32, DropReason> {
         let key = &lane.key;
-        let inside = inside_endpoint(key);
         let known = match entry.mapping {
-            Mapping::EndpointIndependent => self.mapping_in_force(&inside, cx),
+            Mapping::EndpointIndependent => self.mapping_in_force(&inside_endpoint(key), cx),
             Mapping::EndpointDependent => None,
         };
+        let host = self.hosts.find(key.tenant, key.source);
         let choice = match known.and_then(|slot| self.mappings.get(slot)) {
             Some(row) => PoolAddress { index: EipIndex(row.eip), address: row.external },
-            None => self.choose_eip(entry, key).ok_or(DropReason::PortsExhausted)?,
+            None => self.choose_eip(entry, key, host).ok_or(DropReason::PortsExhausted)?,
         };
-        self.enter_limits(entry, key.tenant, key.source, choice.index, cx)?;
-        let opened = match entry.mapping {
-            Mapping::EndpointIndependent => self.open_independent(entry, inside, known, choice, lane, cx),
-            Mapping::EndpointDependent => self.open_dependent(entry, choice, lane, cx),
+        let host = self.enter_limits(entry, host, (key.tenant, key.source), choice.index, cx)?;
+        let opened = match (entry.mapping, known) {
+            (Mapping::EndpointIndependent, Some(mapping)) => {
+                self.mappings.share(mapping);
+                self.open_independent(entry, mapping, key, cx)
+            }
+            (Mapping::EndpointIndependent, None) => self
+                .make_mapping(entry, host, choice, lane, cx)
+                .and_then(|mapping| self.open_independent(entry, mapping, key, cx)),
+            (Mapping::EndpointDependent, _) => self.open_dependent(entry, host, choice, lane, cx),
         };
         if opened.is_err() {
-            self.leave_limits(entry, key.tenant, key.source, cx);
+            self.leave_limits(entry, host, cx);
         }
         opened
     }
@@ -128,46 +145,43 @@ impl Engine {
 
     /// The EIP that a host leaves with: the one that it has (paired pooling), else one by its address, so that it gets the
     /// same one again.
-    pub(super) fn choose_eip(&self, entry: &SnatEntry, key: &FlowKey) -> Option<PoolAddress> {
-        let paired = self.hosts.get(key.tenant, key.source).and_then(|host| entry.member(EipIndex(host.eip)));
-        paired.or_else(|| {
-            let start = key.source.wrapping_mul(0x9e37_79b1) as usize >> 8;
-            entry.pool.get(start % entry.pool.len().max(1)).copied()
-        })
+    pub(super) fn choose_eip(
+        &self,
+        entry: &SnatEntry,
+        key: &FlowKey,
+        host: Option<u32>,
+    ) -> Option<PoolAddress> {
+        let by_address = usual_place(entry, key.source).and_then(|place| entry.pool.get(place).copied());
+        let Some(host) = host.and_then(|slot| self.hosts.get(slot)) else { return by_address };
+        let paired = EipIndex(host.eip);
+        by_address.filter(|member| member.index == paired).or_else(|| entry.member(paired)).or(by_address)
     }
 
-    /// The EIPs to try for a host, in order: only its own while it has sessions on one of the pool.
+    /// The EIPs to try for a host, in order: only its own while it has other sessions on one of the pool.
     fn candidates<'e>(
         &self,
         entry: &'e SnatEntry,
+        host: u32,
         choice: PoolAddress,
         key: &FlowKey,
     ) -> impl Iterator<Item = PoolAddress> + use<'e> {
         // The session to come is counted already.
-        let is_bound = self.hosts.get(key.tenant, key.source).is_some_and(|host| host.sessions > 1);
-        let start = entry.pool.iter().position(|member| *member == choice).unwrap_or(0);
-        let count = if is_bound { 1 } else { entry.pool.len() };
-        entry.pool.iter().cycle().skip(start).take(count).copied()
+        let is_bound = self.hosts.get(host).is_some_and(|host| host.sessions > 1);
+        let others = if is_bound { &[] } else { &*entry.pool };
+        let start = usual_place(entry, key.source).unwrap_or_default();
+        let others = others.iter().cycle().skip(start).take(others.len());
+        std::iter::once(choice).chain(others.copied().filter(move |member| *member != choice))
     }
 
+    /// Makes the session of a mapping, which counts it already.
     fn open_independent(
         &mut self,
         entry: &SnatEntry,
-        inside: EndpointKey,
-        known: Option<u32>,
-        choice: PoolAddress,
-        lane: &Lane,
+        mapping: u32,
+        key: &FlowKey,
         cx: &mut Context<'_>,
     ) -> Result<u32, DropReason> {
-        let key = &lane.key;
-        let mapping = match known {
-            Some(slot) => {
-                self.mappings.share(slot);
-                slot
-            }
-            None => self.make_mapping(entry, inside, choice, key, cx)?,
-        };
-        let row = *self.mappings.get(mapping).ok_or(DropReason::NoMapping)?;
+        let row = self.mappings.get(mapping).ok_or(DropReason::NoMapping)?;
         let flow = row.flow((key.destination, key.destination_port));
         let Some(slot) = self.open(&flow, entry.gateway.0, &entry.timeouts, mapping, cx) else {
             if let Some(gone) = self.mappings.release(mapping) {
@@ -184,22 +198,25 @@ impl Engine {
     fn make_mapping(
         &mut self,
         entry: &SnatEntry,
-        inside: EndpointKey,
+        host: u32,
         choice: PoolAddress,
-        key: &FlowKey,
-        cx: &mut Context<'_>,
+        lane: &Lane,
+        cx: &Context<'_>,
     ) -> Result<u32, DropReason> {
-        let request =
-            PortRequest { protocol: key.protocol, inside_port: key.source_port, range: entry.ports };
-        for member in self.candidates(entry, choice, key) {
-            let Some(eip) = cx.snapshot.eip(member.address) else { continue };
-            let Some(port) = self.ports.take(eip, request) else { continue };
-            let row = MappingRow::new(inside, (member.address, port), member.index, entry.id.0);
+        let key = &lane.key;
+        for member in self.candidates(entry, host, choice, key) {
+            let offered = lane.offer.filter(|offer| offer.eip == member.index);
+            let port = offered.and_then(|offer| self.ports.accept(offer)).or_else(|| {
+                let eip = cx.snapshot.eip(member.address)?;
+                self.ports.take(eip, port_request(entry, key))
+            });
+            let Some(port) = port else { continue };
+            let row = MappingRow::new(inside_endpoint(key), (member.address, port), member.index, entry.id.0);
             let Some(slot) = self.mappings.insert(row) else {
                 self.ports.give(member.index, key.protocol, port);
                 return Err(DropReason::SessionTableFull);
             };
-            self.hosts.move_to(key.tenant, key.source, member.index);
+            self.hosts.move_to(host, member.index);
             return Ok(slot);
         }
         Err(DropReason::PortsExhausted)
@@ -208,15 +225,15 @@ impl Engine {
     fn open_dependent(
         &mut self,
         entry: &SnatEntry,
+        host: u32,
         choice: PoolAddress,
         lane: &Lane,
-        cx: &mut Context<'_>,
+        cx: &Context<'_>,
     ) -> Result<u32, DropReason> {
         let key = &lane.key;
-        let request =
-            PortRequest { protocol: key.protocol, inside_port: key.source_port, range: entry.ports };
+        let request = port_request(entry, key);
         let is_query = lane.datagram.transport == Transport::EchoRequest;
-        for member in self.candidates(entry, choice, key) {
+        for member in self.candidates(entry, host, choice, key) {
             let Some(eip) = cx.snapshot.eip(member.address) else { continue };
             let sessions = &self.sessions;
             let port = self.ports.take_shared(eip, request, |port| {
@@ -245,22 +262,23 @@ impl Engine {
                 self.ports.give_shared(member.index, key.protocol, port);
                 return Err(DropReason::SessionTableFull);
             };
-            self.hosts.move_to(key.tenant, key.source, member.index);
+            self.hosts.move_to(host, member.index);
             return Ok(slot);
         }
         Err(DropReason::PortsExhausted)
     }
 
-    /// Counts one more SNAT session of a host against its quota and its gateway's specification.
-    pub(super) fn enter_limits(
+    /// Counts one more SNAT session of a host, known by its slot or new, against its quota and its gateway's specification.
+    /// Returns the host's slot.
+    fn enter_limits(
         &mut self,
         entry: &SnatEntry,
-        tenant: u16,
-        host: u32,
+        host: Option<u32>,
+        (tenant, address): (u16, u32),
         eip: EipIndex,
         cx: &Context<'_>,
-    ) -> Result<(), DropReason> {
-        let has = self.hosts.get(tenant, host).map_or(0, |host| host.sessions);
+    ) -> Result<u32, DropReason> {
+        let has = host.and_then(|slot| self.hosts.get(slot)).map_or(0, |host| host.sessions);
         if has >= entry.host_quota {
             return Err(DropReason::HostQuota);
         }
@@ -271,20 +289,36 @@ impl Engine {
         if !gateway.meter.enter(gateway.limits) {
             return Err(DropReason::SessionLimit);
         }
-        if !self.hosts.enter(tenant, host, eip) {
-            gateway.meter.leave();
-            return Err(DropReason::SessionTableFull);
+        match host {
+            Some(slot) => {
+                self.hosts.enter(slot);
+                Ok(slot)
+            }
+            None => self.hosts.insert(tenant, address, eip).ok_or_else(|| {
+                gateway.meter.leave();
+                DropReason::SessionTableFull
+            }),
         }
-        Ok(())
     }
 
     /// Takes back what [`enter_limits`](Self::enter_limits) counted.
-    pub(super) fn leave_limits(&mut self, entry: &SnatEntry, tenant: u16, host: u32, cx: &Context<'_>) {
-        self.hosts.leave(tenant, host);
+    fn leave_limits(&mut self, entry: &SnatEntry, host: u32, cx: &Context<'_>) {
+        self.hosts.leave(host);
         if let Some(gateway) = cx.snapshot.gateway(entry.gateway) {
             gateway.meter.leave();
         }
     }
+}
+
+/// The place in an entry's pool that a host's address leads to.
+fn usual_place(entry: &SnatEntry, address: u32) -> Option<usize> {
+    let hash = address.wrapping_mul(0x9e37_79b1) >> 8;
+    hash.checked_rem(entry.pool.len() as u32).map(|place| place as usize)
+}
+
+/// What a new mapping of a flow asks of its port.
+fn port_request(entry: &SnatEntry, key: &FlowKey) -> PortRequest {
+    PortRequest { protocol: key.protocol, inside_port: key.source_port, range: entry.ports }
 }
 
 /// The inside endpoint of a private host's packet.

@@ -14,14 +14,14 @@
 use std::io;
 
 use crate::base::hugepage::Pages;
-use crate::base::{Checksum, DropReason, Generation, Moment, Rng, Tick, WorkerIndex};
+use crate::base::{Checksum, DropReason, Generation, InterfaceIndex, Moment, Rng, Tick, WorkerIndex};
 use crate::nat::fragments::Fragments;
 use crate::nat::hosts::Hosts;
 use crate::nat::key::{FlowKey, Hasher};
 use crate::nat::lane::{Ingress, Lane, Next};
 use crate::nat::local::{Announcer, ErrorBudget};
 use crate::nat::mappings::Mappings;
-use crate::nat::neighbours::Neighbours;
+use crate::nat::neighbours::{Adjacency, Neighbours};
 use crate::nat::ports::Ports;
 use crate::nat::stage::{Observer, Stage};
 use crate::nat::table::SessionTable;
@@ -75,6 +75,14 @@ pub(super) struct Context<'a> {
     pub now: Moment,
     pub tick: Tick,
     pub out: &'a mut Output,
+    /// The next hop that was looked up last, with its interface and address: many new flows share one.
+    pub last_way: Option<(Adjacency, (InterfaceIndex, u32))>,
+}
+
+impl<'a> Context<'a> {
+    fn new(snapshot: &'a Snapshot, now: Moment, out: &'a mut Output) -> Self {
+        Self { snapshot, now, tick: now.tick(), out, last_way: None }
+    }
 }
 
 /// Session slots that one batch looks at for expiry, and sessions that it ends at the most.
@@ -128,7 +136,7 @@ impl Engine {
         observer: &mut impl Observer,
     ) {
         out.clear();
-        let cx = &mut Context { snapshot, now, tick: now.tick(), out };
+        let cx = &mut Context::new(snapshot, now, out);
         self.follow(cx);
 
         let mut lanes = std::mem::take(&mut self.lanes);
@@ -140,10 +148,11 @@ impl Engine {
         let mut misses = 0;
         for lane in lanes.iter_mut().take(batch.len()) {
             lane.candidate = self.sessions.prefetch_session(lane.hash);
+            lane.offer = None;
             misses += usize::from(lane.candidate == SessionTable::NO_SLOT);
         }
         if misses > 0 {
-            self.prefetch_misses(lanes.get(..batch.len()).unwrap_or_default(), snapshot);
+            self.prefetch_misses(lanes.get_mut(..batch.len()).unwrap_or_default(), snapshot);
         }
         observer.passed(Stage::Probe);
         let is_traced = self.trace.is_armed();
@@ -291,7 +300,7 @@ impl Engine {
     /// Takes over what another worker learned of a neighbour.
     pub fn learn(&mut self, fact: NeighbourFact, snapshot: &Snapshot, now: Moment, out: &mut Output) {
         out.clear();
-        let cx = &mut Context { snapshot, now, tick: now.tick(), out };
+        let cx = &mut Context::new(snapshot, now, out);
         self.follow(cx);
         self.neighbours.learn(fact, true, cx.tick, cx.out, &mut self.counters);
     }

@@ -157,15 +157,24 @@ impl Engine {
             return Err(DropReason::EipUnassigned);
         }
         let address = route.next_hop.unwrap_or(destination);
+        if let Some((way, known)) = cx.last_way
+            && (known == (route.interface, address))
+            && self.neighbours.is_current(way)
+        {
+            return Ok(way);
+        }
         let interface = cx.snapshot.interface(route.interface).ok_or(DropReason::NoRoute)?;
         let is_broadcast = interface.prefix.len() < 31
             && (address == interface.prefix.last() || address == interface.prefix.address());
         if is_broadcast || address == interface.address {
             return Err(DropReason::MartianDestination);
         }
-        self.neighbours
+        let way = self
+            .neighbours
             .resolve(route.interface, address, cx.tick, cx.out, &mut self.counters)
-            .ok_or(DropReason::NeighbourTableFull)
+            .ok_or(DropReason::NeighbourTableFull)?;
+        cx.last_way = Some((way, (route.interface, address)));
+        Ok(way)
     }
 
     /// Translates a packet and sends it to a next hop, ready or not, in fragments if it must be.
@@ -361,7 +370,9 @@ impl Engine {
                 self.ports.give_shared(EipIndex(session.eip), session.protocol, session.external_port);
             }
         }
-        self.hosts.leave(session.tenant, session.inside);
+        if let Some(host) = self.hosts.find(session.tenant, session.inside) {
+            self.hosts.leave(host);
+        }
         if let Some(gateway) = snapshot.gateway(crate::base::GatewayIndex(record.gateway)) {
             gateway.meter.leave();
         }

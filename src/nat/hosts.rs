@@ -14,14 +14,12 @@ use crate::nat::key::Hasher;
 #[derive(Clone, Copy, Debug, FromZeros)]
 #[repr(C)]
 pub struct Host {
-    /// Its address.
+    /// Its address; in a free slot the next free one.
     pub address: u32,
     /// The slot of the EIP that it leaves with.
     pub eip: u32,
     /// Its SNAT sessions; in a free slot zero.
     pub sessions: u32,
-    /// The next free slot.
-    next_free: u32,
     /// Its VPC as a tenant number.
     pub tenant: u16,
     _unused: u16,
@@ -71,11 +69,10 @@ impl Hosts {
         size_of_val(&*self.rows) + self.index.bytes()
     }
 
-    fn find(&self, tenant: u16, address: u32) -> Option<u32> {
+    /// The slot of a host that has sessions.
+    pub fn find(&self, tenant: u16, address: u32) -> Option<u32> {
         self.index.find(self.hasher.address(tenant, address), |slot| {
-            self.rows
-                .get(slot as usize)
-                .is_some_and(|row| row.sessions > 0 && row.tenant == tenant && row.address == address)
+            self.get(slot).is_some_and(|row| row.tenant == tenant && row.address == address)
         })
     }
 
@@ -84,53 +81,53 @@ impl Hosts {
         self.index.prefetch(self.hasher.address(tenant, address));
     }
 
-    /// A host that has sessions.
-    pub fn get(&self, tenant: u16, address: u32) -> Option<&Host> {
-        self.rows.get(self.find(tenant, address)? as usize)
+    /// The host in a slot.
+    pub fn get(&self, slot: u32) -> Option<&Host> {
+        self.rows.get(slot as usize).filter(|row| row.sessions > 0)
     }
 
-    /// The host has one more session, on this EIP if it is its first. `false`, and no change, when there is no room for
-    /// another host.
-    #[must_use]
-    pub fn enter(&mut self, tenant: u16, address: u32, eip: EipIndex) -> bool {
-        if let Some(slot) = self.find(tenant, address) {
-            self.rows[slot as usize].sessions += 1;
-            return true;
-        }
+    /// Adds a host that is not there, with its first session on this EIP. `None`, and no change, when there is no room.
+    pub fn insert(&mut self, tenant: u16, address: u32, eip: EipIndex) -> Option<u32> {
         let fresh = self.free == NONE;
         let slot = if fresh { self.used } else { self.free };
-        let Some(next_free) = self.rows.get(slot as usize).map(|row| row.next_free) else { return false };
+        let next_free = self.rows.get(slot as usize)?.address;
         if !self.index.insert(self.hasher.address(tenant, address), slot) {
-            return false;
+            return None;
         }
         if fresh {
             self.used += 1;
         } else {
             self.free = next_free;
         }
-        self.rows[slot as usize] =
-            Host { address, eip: eip.0, sessions: 1, next_free: 0, tenant, _unused: 0 };
+        self.rows[slot as usize] = Host { address, eip: eip.0, sessions: 1, tenant, _unused: 0 };
         self.len += 1;
-        true
+        Some(slot)
     }
 
-    /// The host has one session less.
-    pub fn leave(&mut self, tenant: u16, address: u32) {
-        let Some(slot) = self.find(tenant, address) else { return };
-        let row = &mut self.rows[slot as usize];
-        row.sessions -= 1;
-        if row.sessions == 0 {
-            row.next_free = self.free;
-            self.free = slot;
-            self.len -= 1;
-            self.index.remove(self.hasher.address(tenant, address), slot);
+    /// The host in a slot has one more session.
+    pub fn enter(&mut self, slot: u32) {
+        if let Some(row) = self.rows.get_mut(slot as usize) {
+            row.sessions += 1;
         }
     }
 
-    /// Moves a host to another EIP: its first one does not serve it any more.
-    pub fn move_to(&mut self, tenant: u16, address: u32, eip: EipIndex) {
-        if let Some(slot) = self.find(tenant, address) {
-            self.rows[slot as usize].eip = eip.0;
+    /// The host in a slot has one session less.
+    pub fn leave(&mut self, slot: u32) {
+        let Some(row) = self.rows.get_mut(slot as usize).filter(|row| row.sessions > 0) else { return };
+        row.sessions -= 1;
+        if row.sessions == 0 {
+            let hash = self.hasher.address(row.tenant, row.address);
+            row.address = self.free;
+            self.free = slot;
+            self.len -= 1;
+            self.index.remove(hash, slot);
+        }
+    }
+
+    /// Moves the host in a slot to another EIP: its first one does not serve it any more.
+    pub fn move_to(&mut self, slot: u32, eip: EipIndex) {
+        if let Some(row) = self.rows.get_mut(slot as usize) {
+            row.eip = eip.0;
         }
     }
 }

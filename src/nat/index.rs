@@ -1,51 +1,70 @@
 //! A hash index of fixed size: from a hash to the slots of a table.
 //!
-//! A bucket is one cache line with eight short tags and eight slot numbers. A look-up compares the eight tags at once and
+//! A bucket is one cache line with ten short tags and ten slot numbers. A look-up compares all tags at once and
 //! gives the slots behind equal ones to the caller, who compares the whole key in the table; so a hit touches one line of
-//! the index and one of the table. An entry whose home bucket is full goes to one of a few others, and its home counts
-//! it, so that a miss, too, touches one line as long as nothing has overflowed. Nothing is ever moved or rehashed.
+//! the index and one of the table. An entry whose home bucket is full goes to one of a few others, and its home notes
+//! which, so that a miss, too, touches one line as long as nothing has overflowed, and seldom more than two. Nothing is
+//! ever moved or rehashed.
 
 use std::io;
 
-use zerocopy::FromZeros;
+use wide::u16x16;
+use zerocopy::{FromZeros, Immutable, IntoBytes};
 
 use crate::base::hugepage::HugeSlice;
 use crate::base::prefetch::prefetch;
 
-const WAYS: usize = 8;
+const WAYS: usize = 10;
 
 /// How many buckets, its home included, an entry may be in.
-const REACH: usize = 8;
+const REACH: usize = 16;
 
-/// Entries for each bucket at the planned size: a load of 5/8.
-const PLANNED: usize = 5;
+/// Entries for two buckets at the planned size: three quarters of their ways.
+const PLANNED_FOR_TWO: usize = 15;
 
-#[derive(FromZeros)]
+#[derive(FromZeros, IntoBytes, Immutable)]
 #[repr(C, align(64))]
 struct Bucket {
     /// Zero in a free place, else the hash's top bits with the lowest set.
     tags: [u16; WAYS],
-    slots: [u32; WAYS],
     /// Entries at home here that are elsewhere.
-    overflowed: u32,
-    _unused: [u32; 3],
+    overflowed: u16,
+    /// A bit for each distance at which any of them is.
+    distances: u16,
+    slots: [u32; WAYS],
 }
 
 impl Bucket {
-    /// The ways whose tag is `tag`. Four tags at a time are compared in one register.
+    /// The ways whose tag is `tag`: all tags are compared at once.
     #[inline(always)]
     fn ways(&self, tag: u16) -> Ways {
-        const LOW: u64 = 0x7fff_7fff_7fff_7fff;
-        let wanted = u64::from(tag) * 0x0001_0001_0001_0001;
-        let words: [u64; WAYS / 4] = zerocopy::transmute!(self.tags);
-        // The top bit of each quarter of `x` that is zero: exact, as no carry crosses a quarter.
-        let zero = |x: u64| !(((x & LOW) + LOW) | x | LOW);
-        Ways(zero(words[0] ^ wanted) >> 15 | zero(words[1] ^ wanted) >> 14)
+        let halves: &[[u16; 16]; 2] = zerocopy::transmute_ref!(self);
+        let equal = u16x16::new(halves[0]).simd_eq(u16x16::splat(tag));
+        Ways(equal.to_bitmask() & ((1 << WAYS) - 1))
+    }
+
+    /// One more entry at home here is at this distance.
+    fn overflow(&mut self, distance: usize) {
+        self.overflowed += 1;
+        self.distances |= 1 << distance;
+    }
+
+    /// One of them is gone.
+    fn recede(&mut self) {
+        self.overflowed -= 1;
+        if self.overflowed == 0 {
+            self.distances = 0;
+        }
+    }
+
+    #[inline(always)]
+    fn slot(&self, way: usize) -> u32 {
+        self.slots.get(way).copied().unwrap_or(u32::MAX)
     }
 }
 
-/// A set of ways: bit `16 * i` stands for way `i`, bit `16 * i + 1` for way `4 + i`.
-struct Ways(u64);
+/// A set of ways, a bit each.
+struct Ways(u32);
 
 impl Iterator for Ways {
     type Item = usize;
@@ -55,9 +74,9 @@ impl Iterator for Ways {
         if self.0 == 0 {
             return None;
         }
-        let bit = self.0.trailing_zeros() as usize;
+        let way = self.0.trailing_zeros() as usize;
         self.0 &= self.0 - 1;
-        Some((bit / 16 + bit % 2 * 4) % WAYS)
+        Some(way)
     }
 }
 
@@ -86,7 +105,7 @@ impl Index {
     /// # Errors
     /// The kernel's, when it gives no memory.
     pub fn new(entries: usize) -> io::Result<Self> {
-        let buckets = entries.div_ceil(PLANNED).max(REACH);
+        let buckets = (entries * 2).div_ceil(PLANNED_FOR_TWO).max(REACH);
         Ok(Self { buckets: HugeSlice::zeroed(buckets)?, factor: buckets as u64 })
     }
 
@@ -95,7 +114,7 @@ impl Index {
     /// # Errors
     /// The kernel's, when it gives no address space.
     pub fn sparse(entries: usize) -> io::Result<Self> {
-        let buckets = entries.div_ceil(PLANNED).max(REACH);
+        let buckets = (entries * 2).div_ceil(PLANNED_FOR_TWO).max(REACH);
         Ok(Self { buckets: HugeSlice::sparse(buckets)?, factor: buckets as u64 })
     }
 
@@ -133,8 +152,8 @@ impl Index {
     pub fn candidate(&self, hash: u64) -> Option<u32> {
         let bucket = self.buckets.get(self.home(hash))?;
         match bucket.ways(tag_of(hash)).next() {
-            Some(way) => Some(bucket.slots[way]),
-            None if bucket.overflowed == 0 => None,
+            Some(way) => Some(bucket.slot(way)),
+            None if bucket.distances == 0 => None,
             None => self.candidate_elsewhere(hash),
         }
     }
@@ -158,43 +177,64 @@ impl Index {
         if let Some((way, slot)) = Self::search(bucket, tag, is_it) {
             return Some((home, way, slot));
         }
-        let mut elsewhere = bucket.overflowed;
-        for distance in 1..REACH {
-            if elsewhere == 0 {
-                return None;
-            }
-            let at = self.place(hash, distance);
-            if let Some((way, slot)) = Self::search(self.buckets.get(at)?, tag, is_it) {
+        if bucket.distances == 0 {
+            return None;
+        }
+        self.locate_elsewhere(hash, bucket.distances, is_it)
+    }
+
+    #[cold]
+    fn locate_elsewhere(
+        &self,
+        hash: u64,
+        mut distances: u16,
+        is_it: &mut impl FnMut(u32) -> bool,
+    ) -> Option<(usize, usize, u32)> {
+        while distances != 0 {
+            let at = self.place(hash, distances.trailing_zeros() as usize);
+            if let Some((way, slot)) = Self::search(self.buckets.get(at)?, tag_of(hash), is_it) {
                 return Some((at, way, slot));
             }
-            // All that overflowed lies within reach; there is no way to tell how much of it was passed.
-            elsewhere = bucket.overflowed;
+            distances &= distances - 1;
         }
         None
     }
 
     #[inline(always)]
     fn search(bucket: &Bucket, tag: u16, is_it: &mut impl FnMut(u32) -> bool) -> Option<(usize, u32)> {
-        bucket.ways(tag).map(|way| (way, bucket.slots[way])).find(|(_, slot)| is_it(*slot))
+        bucket.ways(tag).map(|way| (way, bucket.slot(way))).find(|(_, slot)| is_it(*slot))
     }
 
     /// Adds an entry, which must not be there yet. `false`, and no change, when there is no room within reach.
+    #[inline]
     #[must_use]
     pub fn insert(&mut self, hash: u64, slot: u32) -> bool {
+        self.put(self.home(hash), hash, slot) || self.insert_elsewhere(hash, slot)
+    }
+
+    #[cold]
+    fn insert_elsewhere(&mut self, hash: u64, slot: u32) -> bool {
         let home = self.home(hash);
-        for distance in 0..REACH {
-            let at = self.place(hash, distance);
-            let Some(bucket) = self.buckets.get_mut(at) else { return false };
-            if let Some(free) = bucket.ways(0).next() {
-                bucket.tags[free] = tag_of(hash);
-                bucket.slots[free] = slot;
-                if distance > 0 {
-                    self.buckets[home].overflowed += 1;
-                }
+        for distance in 1..REACH {
+            if self.put(self.place(hash, distance), hash, slot) {
+                self.buckets[home].overflow(distance);
                 return true;
             }
         }
         false
+    }
+
+    /// Puts an entry into a bucket, if it has a free way.
+    #[inline]
+    fn put(&mut self, at: usize, hash: u64, slot: u32) -> bool {
+        let Some(bucket) = self.buckets.get_mut(at) else { return false };
+        let Some(way) = bucket.ways(0).next() else { return false };
+        let (Some(tag), Some(place)) = (bucket.tags.get_mut(way), bucket.slots.get_mut(way)) else {
+            return false;
+        };
+        *tag = tag_of(hash);
+        *place = slot;
+        true
     }
 
     /// Removes an entry, if it is there.
@@ -203,7 +243,7 @@ impl Index {
             let home = self.home(hash);
             self.buckets[at].tags[way] = 0;
             if at != home {
-                self.buckets[home].overflowed -= 1;
+                self.buckets[home].recede();
             }
         }
     }

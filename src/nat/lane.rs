@@ -2,6 +2,7 @@
 
 use crate::base::{DropReason, InterfaceIndex, PortIndex};
 use crate::nat::key::FlowKey;
+use crate::nat::ports::Offer;
 use crate::policy::Snapshot;
 use crate::wire::{Arrival, Datagram};
 
@@ -36,6 +37,8 @@ pub struct Lane {
     pub frame: u16,
     /// The slot where its session probably is; out of range when there is none.
     pub candidate: u32,
+    /// Of a packet that may make a SNAT session: the port that it would have got when the batch was probed.
+    pub offer: Option<Offer>,
     /// Which way it goes.
     pub next: Next,
     /// How it came.

@@ -15,7 +15,7 @@ use crate::nat::session::{Flow, SessionKind};
 #[derive(Clone, Copy, Debug, FromZeros)]
 #[repr(C)]
 pub struct Mapping {
-    /// The private host.
+    /// The private host; in a free slot the next free one.
     pub inside: u32,
     /// The EIP.
     pub external: u32,
@@ -34,7 +34,6 @@ pub struct Mapping {
     pub entry: u32,
     /// Sessions that use it; in a free slot zero.
     sessions: u32,
-    next_free: u32,
 }
 
 impl Mapping {
@@ -51,7 +50,6 @@ impl Mapping {
             eip: eip.0,
             entry,
             sessions: 0,
-            next_free: 0,
         }
     }
 
@@ -157,7 +155,7 @@ impl Mappings {
     pub fn insert(&mut self, mapping: Mapping) -> Option<u32> {
         let fresh = self.free == NONE;
         let slot = if fresh { self.used } else { self.free };
-        let next_free = self.rows.get(slot as usize)?.next_free;
+        let next_free = self.rows.get(slot as usize)?.inside;
         let inside = self.hasher.endpoint(&mapping.inside_key());
         let external = self.hasher.endpoint(&mapping.external_key());
         if !self.index.insert(inside, slot) {
@@ -200,7 +198,7 @@ impl Mappings {
             return None;
         }
         let gone = *row;
-        row.next_free = self.free;
+        row.inside = self.free;
         self.free = slot;
         self.len -= 1;
         self.index.remove(self.hasher.endpoint(&gone.inside_key()), slot);

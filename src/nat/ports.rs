@@ -27,6 +27,17 @@ pub struct PortRequest {
     pub range: PortRange,
 }
 
+/// A port that is free, and where that stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// The EIP.
+    pub eip: EipIndex,
+    protocol: u8,
+    block: u32,
+    /// The port.
+    pub port: u16,
+}
+
 /// Taken ports of one EIP and one protocol.
 #[derive(Debug)]
 struct Block {
@@ -101,29 +112,52 @@ impl Ports {
         Some(at)
     }
 
+    /// The port that [`take`](Self::take) would give now.
+    pub fn offer(&mut self, eip: &Eip, request: PortRequest) -> Option<Offer> {
+        let block = self.block(eip.index, request.protocol)?;
+        let port = self.look(block, eip, request)?;
+        Some(Offer { eip: eip.index, protocol: request.protocol, block: block as u32, port })
+    }
+
+    /// Takes an offered port, if nobody else has taken it since. The configuration must still be that of the offer.
+    pub fn accept(&mut self, offer: Offer) -> Option<u16> {
+        let at = offer.block as usize;
+        let word = self.bits.get(at * WORDS + usize::from(offer.port >> 6)).copied().unwrap_or(u64::MAX);
+        let is_free = word >> (offer.port & 63) & 1 == 0;
+        let whose = self.blocks.get(at).map(|block| (block.eip, block.protocol));
+        let is_its_block = whose == Some((offer.eip, offer.protocol));
+        (is_free && is_its_block).then(|| {
+            self.set(at, offer.port);
+            offer.port
+        })
+    }
+
     /// Takes a port for an endpoint-independent mapping, for which it must be free.
     pub fn take(&mut self, eip: &Eip, request: PortRequest) -> Option<u16> {
         let at = self.block(eip.index, request.protocol)?;
+        let port = self.look(at, eip, request)?;
+        self.set(at, port);
+        Some(port)
+    }
+
+    fn look(&mut self, at: usize, eip: &Eip, request: PortRequest) -> Option<u16> {
         if self.blocks[at].exhausted == Some(request.range) {
             return None;
         }
         let search = Search { ports: self, base: at * WORDS, eip, request };
-        let wanted = request.inside_port;
-        let port = if search.allows(wanted) {
-            wanted
-        } else {
-            let start = self.rng.next_u64();
-            let search = Search { ports: self, base: at * WORDS, eip, request };
-            match search.passes().find_map(|pass| search.find(pass, start)) {
-                Some(port) => port,
-                None => {
-                    self.blocks[at].exhausted = Some(request.range);
-                    return None;
-                }
-            }
-        };
-        self.set(at, port);
-        Some(port)
+        if search.allows(request.inside_port) {
+            return Some(request.inside_port);
+        }
+        let start = self.rng.next_u64();
+        let search = Search { ports: self, base: at * WORDS, eip, request };
+        let passes = search.passes();
+        let port = search
+            .guess(passes[0], start)
+            .or_else(|| passes.into_iter().find_map(|pass| search.find(pass, start)));
+        if port.is_none() {
+            self.blocks[at].exhausted = Some(request.range);
+        }
+        port
     }
 
     /// Takes a port for an endpoint-dependent session: a free one, or one that such sessions to other peers share.
@@ -203,25 +237,20 @@ struct Pass {
 }
 
 impl Search<'_> {
-    /// The passes, each more permissive than the one before, until all allowed ports were looked at.
-    fn passes(&self) -> impl Iterator<Item = Pass> + use<> {
+    /// The passes, each more permissive than the one before; the last one accepts all that is allowed.
+    fn passes(&self) -> [Pass; 3] {
+        let all = Pass { range: self.request.range, parity: None };
+        // An ICMP identifier has neither a range nor a parity.
+        if self.request.protocol == protocol::ICMP {
+            return [all; 3];
+        }
         let PortRange { first, last } = self.request.range;
-        let is_well_known = self.request.inside_port < 1024;
-        let same_range = if is_well_known {
+        let range = if self.request.inside_port < 1024 {
             PortRange { first, last: last.min(1023) }
         } else {
             PortRange { first: first.max(1024), last }
         };
-        let parity = self.request.inside_port & 1;
-        let all = self.request.range;
-        // An ICMP identifier has neither a range nor a parity.
-        let has_classes = self.request.protocol != protocol::ICMP;
-        let passes = [
-            has_classes.then_some(Pass { range: same_range, parity: Some(parity) }),
-            has_classes.then_some(Pass { range: same_range, parity: None }),
-            Some(Pass { range: all, parity: None }),
-        ];
-        passes.into_iter().flatten().filter(|pass| pass.range.first <= pass.range.last)
+        [Pass { range, parity: Some(self.request.inside_port & 1) }, Pass { range, parity: None }, all]
     }
 
     /// Whether a port lies in the worker's share and the entry's range, and no DNAT entry owns it.
@@ -238,14 +267,28 @@ impl Search<'_> {
         self.is_in_share(port) && word >> (port & 63) & 1 == 0
     }
 
+    /// A random port that a pass accepts, if it is free: most often it is.
+    fn guess(&self, pass: Pass, random: u64) -> Option<u16> {
+        let span = u32::from(pass.range.last).checked_sub(pass.range.first.into())? + 1;
+        let port = u32::from(pass.range.first) + (((random >> 32) * u64::from(span)) >> 32) as u32;
+        let port = match pass.parity {
+            None => port as u16,
+            Some(parity) => port as u16 & !1 | parity,
+        };
+        (pass.range.contains(port) && self.allows(port)).then_some(port)
+    }
+
     /// A free port that a pass accepts, looking from a random place on.
     fn find(&self, pass: Pass, start: u64) -> Option<u16> {
+        if pass.range.first > pass.range.last {
+            return None;
+        }
         let first = usize::from(pass.range.first >> 6);
         let count = usize::from(pass.range.last >> 6) - first + 1;
         let offset = ((start >> 32) as usize * count) >> 32;
         let rotation = (start & 63) as u32;
-        (0..=count).find_map(|n| {
-            let word = first + (offset + n) % count;
+        let mut words = (first + offset..first + count).chain(first..first + offset);
+        words.find_map(|word| {
             let free = self.free_in(word, pass);
             (free != 0).then(|| {
                 // From a random place in the word on.

@@ -267,7 +267,8 @@ impl Engine {
         tenant: u16,
         snapshot: &Snapshot,
     ) -> Result<(), DropReason> {
-        if self.hosts.get(tenant, host).is_some_and(|host| host.sessions >= entry.host_quota) {
+        let host = self.hosts.find(tenant, host).and_then(|slot| self.hosts.get(slot));
+        if host.is_some_and(|host| host.sessions >= entry.host_quota) {
             return Err(DropReason::HostQuota);
         }
         let gateway = snapshot.gateway(entry.gateway).ok_or(DropReason::NoSnatEntry)?;
@@ -296,7 +297,7 @@ impl Engine {
             .map(|row| row.flow(peer))
             .filter(|flow| in_force(flow, snapshot));
         known.unwrap_or_else(|| {
-            let choice = self.choose_eip(entry, key);
+            let choice = self.choose_eip(entry, key, self.hosts.find(key.tenant, key.source));
             Flow {
                 kind: match entry.mapping {
                     Mapping::EndpointIndependent => SessionKind::Snat,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::base::{EipIndex, Generation, VpcIndex};
-use crate::policy::snapshot::{Announcement, SnatTable, host_key};
+use crate::policy::snapshot::{Addresses, Announcement, SnatTable, host_key};
 use crate::policy::{Eip, Gateway, Host, Snapshot, Topology};
 
 /// The next snapshot while it is being made. What is not changed is shared with the one before; what is changed is noted
@@ -44,6 +44,7 @@ impl Edit {
         }
         self.next.topology_changed = self.next.generation;
         self.next.snat.resize_with(topology.vpcs.len(), Arc::default);
+        self.next.addresses = Arc::new(Addresses::of(&topology));
         self.next.topology = Arc::new(topology);
     }
 

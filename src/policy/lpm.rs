@@ -3,8 +3,6 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 
-use hashbrown::HashMap;
-
 /// An IPv4 prefix; the bits behind its length are zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Prefix {
@@ -68,47 +66,85 @@ const fn mask(len: u8) -> u32 {
 
 /// A table from prefixes to values; the longest prefix that contains an address wins.
 ///
-/// One hash map over all lengths, asked once for each length in use, longest first.
+/// The prefixes cut the addresses into ranges, each of which belongs to one prefix or to none; a look-up is a binary search
+/// among the beginnings of the ranges.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lpm<T> {
-    /// Bit `n` is set when a prefix of length `n` is in the table.
-    lengths: u64,
-    values: HashMap<Prefix, T>,
+    /// By address and length.
+    values: Vec<(Prefix, T)>,
+    /// Where each range begins; the first one begins at zero.
+    starts: Vec<u32>,
+    /// The place in `values` of each range's prefix, or [`NOBODY`].
+    owners: Vec<u32>,
 }
+
+/// The owner of a range that no prefix contains.
+const NOBODY: u32 = u32::MAX;
 
 impl<T> Default for Lpm<T> {
     fn default() -> Self {
-        Self { lengths: 0, values: HashMap::new() }
+        Self { values: Vec::new(), starts: Vec::new(), owners: Vec::new() }
     }
 }
 
 impl<T> Lpm<T> {
-    /// Adds or replaces the value of a prefix.
+    /// Adds or replaces the value of a prefix. To make a table of many, collect it: this takes time by its size.
     pub fn insert(&mut self, prefix: Prefix, value: T) -> Option<T> {
-        self.lengths |= 1 << prefix.len;
-        self.values.insert(prefix, value)
+        match self.place(prefix) {
+            Ok(at) => Some(std::mem::replace(&mut self.values[at].1, value)),
+            Err(at) => {
+                self.values.insert(at, (prefix, value));
+                self.cut();
+                None
+            }
+        }
+    }
+
+    fn place(&self, prefix: Prefix) -> Result<usize, usize> {
+        self.values.binary_search_by_key(&prefix, |(prefix, _)| *prefix)
     }
 
     /// The value of exactly this prefix.
     pub fn exact(&self, prefix: Prefix) -> Option<&T> {
-        self.values.get(&prefix)
+        self.place(prefix).ok().map(|at| &self.values[at].1)
     }
 
     /// The value of the longest prefix that contains `address`.
     #[inline]
     pub fn lookup(&self, address: u32) -> Option<&T> {
-        let mut lengths = self.lengths;
-        while lengths != 0 {
-            let len = 63 - lengths.leading_zeros() as u8;
-            if let Some(value) = self.values.get(&Prefix::of(address, len)) {
-                return Some(value);
-            }
-            lengths &= !(1 << len);
-        }
-        None
+        let after = self.starts.partition_point(|start| *start <= address);
+        let owner = self.owners.get(after.wrapping_sub(1))?;
+        self.values.get(*owner as usize).map(|(_, value)| value)
     }
 
-    /// All prefixes with their values, in no particular order.
+    /// Cuts the addresses into ranges anew.
+    fn cut(&mut self) {
+        self.starts.clear();
+        self.owners.clear();
+        if self.values.is_empty() {
+            return;
+        }
+        let (starts, owners) = (&mut self.starts, &mut self.owners);
+        let mut begin = |start: u32, owner: u32| {
+            if starts.last() == Some(&start) {
+                owners.pop();
+            } else {
+                starts.push(start);
+            }
+            owners.push(owner);
+        };
+        begin(0, NOBODY);
+        // Prefixes that contain the one at hand, the longest last: a prefix comes before those inside it.
+        let mut around: Vec<(Prefix, u32)> = Vec::with_capacity(33);
+        for (owner, (prefix, _)) in (0..).zip(&self.values) {
+            leave(&mut around, |ended| !ended.covers(*prefix), &mut begin);
+            begin(prefix.address, owner);
+            around.push((*prefix, owner));
+        }
+        leave(&mut around, |_| true, &mut begin);
+    }
+
+    /// All prefixes with their values, by address and length.
     pub fn iter(&self) -> impl Iterator<Item = (Prefix, &T)> {
         self.values.iter().map(|(prefix, value)| (*prefix, value))
     }
@@ -129,12 +165,24 @@ impl<T> Lpm<T> {
     }
 }
 
-impl<T> FromIterator<(Prefix, T)> for Lpm<T> {
-    fn from_iter<I: IntoIterator<Item = (Prefix, T)>>(iter: I) -> Self {
-        let mut table = Self::default();
-        for (prefix, value) in iter {
-            table.insert(prefix, value);
+/// Takes the innermost prefixes away that end here: behind each, its range belongs to the one around it.
+fn leave(around: &mut Vec<(Prefix, u32)>, ends: impl Fn(Prefix) -> bool, begin: &mut impl FnMut(u32, u32)) {
+    while let Some((ended, _)) = around.pop_if(|(prefix, _)| ends(*prefix)) {
+        if let Some(start) = ended.last().checked_add(1) {
+            begin(start, around.last().map_or(NOBODY, |(_, owner)| *owner));
         }
+    }
+}
+
+impl<T> FromIterator<(Prefix, T)> for Lpm<T> {
+    /// Of several values for one prefix the last one stays.
+    fn from_iter<I: IntoIterator<Item = (Prefix, T)>>(iter: I) -> Self {
+        let mut values: Vec<_> = iter.into_iter().collect();
+        values.reverse();
+        values.sort_by_key(|(prefix, _)| *prefix);
+        values.dedup_by_key(|(prefix, _)| *prefix);
+        let mut table = Self { values, ..Self::default() };
+        table.cut();
         table
     }
 }
@@ -163,6 +211,13 @@ mod tests {
                 let best = prefixes.iter().filter(|p| p.contains(address)).max_by_key(|p| p.len());
                 prop_assert_eq!(table.lookup(address), best);
             }
+            let mut one_by_one = Lpm::default();
+            for prefix in &prefixes {
+                let before = one_by_one.insert(*prefix, *prefix);
+                prop_assert!(before.is_none_or(|before| before == *prefix));
+                prop_assert_eq!(one_by_one.exact(*prefix), Some(prefix));
+            }
+            prop_assert_eq!(one_by_one, table);
         }
     }
 

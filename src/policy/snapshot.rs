@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use crate::base::{EipIndex, EntryId, GatewayIndex, Generation, InterfaceIndex, PortIndex, VpcIndex};
 use crate::policy::persist::{Generations, Map};
@@ -41,6 +41,24 @@ pub struct Topology {
     pub public_ranges: Lpm<InterfaceIndex>,
 }
 
+/// Addresses that follow from the topology.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Addresses {
+    /// The gateway's own, each with its realm.
+    own: HashSet<(Realm, u32)>,
+    /// Those of all VPCs.
+    private: Lpm<()>,
+}
+
+impl Addresses {
+    pub(super) fn of(topology: &Topology) -> Self {
+        Self {
+            own: topology.interfaces.iter().map(|i| (i.realm, i.address)).collect(),
+            private: topology.vpcs.iter().filter_map(|vpc| Some((vpc.cidr?, ()))).collect(),
+        }
+    }
+}
+
 /// SNAT entries of one VPC by source prefix.
 pub type SnatTable = Lpm<Arc<SnatEntry>>;
 
@@ -49,6 +67,7 @@ pub type SnatTable = Lpm<Arc<SnatEntry>>;
 pub struct Snapshot {
     pub(super) generation: Generation,
     pub(super) topology: Arc<Topology>,
+    pub(super) addresses: Arc<Addresses>,
     pub(super) gateways: Arc<Vec<Gateway>>,
     pub(super) eips: Map<Arc<Eip>>,
     pub(super) hosts: Map<Arc<Host>>,
@@ -175,11 +194,14 @@ impl Snapshot {
 
     /// Whether an address lies in any VPC.
     pub fn is_private(&self, address: u32) -> bool {
-        self.topology.vpcs.iter().any(|vpc| vpc.cidr.is_some_and(|cidr| cidr.contains(address)))
+        self.addresses.private.lookup(address).is_some()
     }
 
     /// The VPC whose host `inside` talks to `outside` without translation (RFC 6888 REQ-6).
     pub fn untranslated_vpc(&self, outside: u32, inside: u32) -> Option<VpcIndex> {
+        if !self.is_private(inside) {
+            return None;
+        }
         let vpcs = self.topology.vpcs.iter().zip(0..);
         let of_inside = vpcs.filter(|(vpc, _)| vpc.cidr.is_some_and(|cidr| cidr.contains(inside)));
         of_inside.map(|(_, index)| VpcIndex(index)).find(|vpc| {
@@ -189,7 +211,7 @@ impl Snapshot {
 
     /// Whether the gateway itself has this address on this side.
     pub fn is_own_address(&self, realm: Realm, address: u32) -> bool {
-        self.topology.interfaces.iter().any(|i| i.realm == realm && i.address == address)
+        self.addresses.own.contains(&(realm, address))
     }
 }
 
