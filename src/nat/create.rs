@@ -25,15 +25,15 @@ impl Engine {
         let makes_one = |lane: &&mut Lane| {
             lane.candidate == SessionTable::NO_SLOT
                 && lane.next == Next::Flow
-                && lane.key.tenant != Realm::Outside.tenant()
+                && lane.tenant != Realm::Outside.tenant()
         };
         for lane in lanes.iter_mut().filter(makes_one) {
-            let key = &lane.key;
+            let key = &lane.key();
             self.hosts.prefetch(key.tenant, key.source);
             self.mappings.prefetch(&inside_endpoint(key));
         }
         for lane in lanes.iter_mut().filter(makes_one) {
-            lane.offer = self.offer_port(&lane.key, snapshot);
+            lane.offer = self.offer_port(&lane.key(), snapshot);
         }
     }
 
@@ -73,7 +73,7 @@ impl Engine {
             && let Some(session) = self.sessions.session_mut(slot)
         {
             // What is met in its middle counts as established; the segment itself is noted when it is translated.
-            let end = end_of(&lane.key);
+            let end = end_of(lane.tenant);
             session.tcp = tcp::picked_up(lane.datagram.tcp_flags, end);
         }
         Found::Session(slot)
@@ -104,7 +104,7 @@ impl Engine {
         lane: &Lane,
         cx: &mut Context<'_>,
     ) -> Result<u32, DropReason> {
-        let key = &lane.key;
+        let key = &lane.key();
         let known = match entry.mapping {
             Mapping::EndpointIndependent => self.mapping_in_force(&inside_endpoint(key), cx),
             Mapping::EndpointDependent => None,
@@ -203,7 +203,7 @@ impl Engine {
         lane: &Lane,
         cx: &Context<'_>,
     ) -> Result<u32, DropReason> {
-        let key = &lane.key;
+        let key = &lane.key();
         for member in self.candidates(entry, host, choice, key) {
             let offered = lane.offer.filter(|offer| offer.eip == member.index);
             let port = offered.and_then(|offer| self.ports.accept(offer)).or_else(|| {
@@ -230,7 +230,7 @@ impl Engine {
         lane: &Lane,
         cx: &Context<'_>,
     ) -> Result<u32, DropReason> {
-        let key = &lane.key;
+        let key = &lane.key();
         let request = port_request(entry, key);
         let is_query = lane.datagram.transport == Transport::EchoRequest;
         for member in self.candidates(entry, host, choice, key) {

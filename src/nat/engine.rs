@@ -17,7 +17,7 @@ use crate::base::hugepage::Pages;
 use crate::base::{Checksum, DropReason, Generation, InterfaceIndex, Moment, Rng, Tick, WorkerIndex};
 use crate::nat::fragments::Fragments;
 use crate::nat::hosts::Hosts;
-use crate::nat::key::{FlowKey, Hasher};
+use crate::nat::key::Hasher;
 use crate::nat::lane::{Ingress, Lane, Next};
 use crate::nat::local::{Announcer, ErrorBudget};
 use crate::nat::mappings::Mappings;
@@ -141,6 +141,8 @@ impl Engine {
 
         let mut lanes = std::mem::take(&mut self.lanes);
         let mut ingress = Ingress::default();
+        // Most are from a port: those that are not are taken out again one by one.
+        self.counters.received += batch.len().min(lanes.len()) as u64;
         for (packet, lane) in batch.iter_mut().zip(&mut lanes) {
             self.parse(packet, snapshot, &mut ingress, lane);
         }
@@ -157,9 +159,21 @@ impl Engine {
         observer.passed(Stage::Probe);
         let is_traced = self.trace.is_armed();
         for (packet, lane) in batch.iter_mut().zip(&lanes) {
-            let verdict =
-                if is_traced { self.decide_traced(packet, lane, cx) } else { self.decide(packet, lane, cx) };
-            self.count(verdict);
+            let verdict = if !is_traced
+                && lane.next == Next::Flow
+                && let Some(sent) = self.fast(packet, lane, cx)
+            {
+                self.counters.forwarded += 1;
+                sent
+            } else {
+                let verdict = if is_traced {
+                    self.decide_traced(packet, lane, cx)
+                } else {
+                    self.decide(packet, lane, cx)
+                };
+                self.count(verdict);
+                verdict
+            };
             // The caller's batch is no longer than the list of verdicts.
             let _ = cx.out.verdicts.try_push(verdict);
         }
@@ -178,9 +192,9 @@ impl Engine {
         ingress: &mut Ingress,
         lane: &mut Lane,
     ) {
-        match packet.arrival {
-            Arrival::Wire => self.counters.received += 1,
-            Arrival::Handed | Arrival::Hairpin => self.counters.taken_over += 1,
+        if packet.arrival != Arrival::Wire {
+            self.counters.received -= 1;
+            self.counters.taken_over += 1;
         }
         lane.frame = packet.head as u16;
         lane.arrival = packet.arrival;
@@ -198,23 +212,14 @@ impl Engine {
         ingress: &mut Ingress,
         lane: &mut Lane,
     ) -> Result<Next, DropReason> {
-        let frame = packet.frame();
-        let link = Link::parse(frame)?;
+        let link = Link::parse(packet.frame())?;
         if !ingress.is_of(packet.port, link.vlan) {
             *ingress = Ingress::find(snapshot, packet.port, link.vlan).ok_or(DropReason::UnknownVlan)?;
         }
         lane.interface = ingress.interface;
         lane.is_group = link.destination != ingress.mac;
-        if lane.is_group && !link.is_group() {
-            return Err(DropReason::OtherStation);
-        }
-        match link.ether_type {
-            ethernet::IPV4 => {}
-            ethernet::ARP => {
-                lane.datagram.l3 = (packet.head + link.len) as u16;
-                return Ok(Next::Arp);
-            }
-            _ => return Err(DropReason::EtherType),
+        if lane.is_group || link.ether_type != ethernet::IPV4 {
+            return Self::parse_unusual(packet, link, lane);
         }
         let end = packet.head + packet.len;
         let bytes = packet.buffer.get_mut(..end).ok_or(DropReason::FrameTooShort)?;
@@ -225,35 +230,47 @@ impl Engine {
             Checksum::Partial => rewrite::finish_checksum(bytes, datagram, true),
             Checksum::MaybePartial => rewrite::finish_checksum(bytes, datagram, false),
         }
-        if lane.is_group {
-            return Err(DropReason::LinkBroadcast);
-        }
         let outside = Realm::Outside.tenant();
         let tenant = if packet.arrival == Arrival::Hairpin { outside } else { ingress.tenant };
-        lane.key = FlowKey::of(datagram, tenant);
-        match datagram.transport {
-            Transport::IcmpError => return Ok(Next::IcmpError),
-            Transport::LaterFragment => return Ok(Next::LaterFragment),
-            Transport::IcmpOther => return Err(DropReason::IcmpType),
-            Transport::Tcp
-            | Transport::Udp
-            | Transport::EchoRequest
-            | Transport::EchoReply
-            | Transport::Other => {}
+        lane.tenant = tenant;
+        if !datagram.makes_flows() {
+            return match datagram.transport {
+                Transport::IcmpError => Ok(Next::IcmpError),
+                Transport::LaterFragment => Ok(Next::LaterFragment),
+                _ => Err(DropReason::IcmpType),
+            };
         }
-        lane.hash = self.sessions.hash(&lane.key);
+        lane.hash = self.sessions.hash(&lane.key());
         self.sessions.prefetch_bucket(lane.hash);
         Ok(Next::Flow)
     }
 
-    /// Last stage: what becomes of one packet.
-    #[inline(always)]
+    /// A frame that is not IPv4 to the interface's own Ethernet address.
+    #[cold]
+    fn parse_unusual(packet: &Packet<'_>, link: Link, lane: &mut Lane) -> Result<Next, DropReason> {
+        if lane.is_group && !link.is_group() {
+            return Err(DropReason::OtherStation);
+        }
+        let l3 = packet.head + link.len;
+        match link.ether_type {
+            ethernet::ARP => {
+                lane.datagram.l3 = l3 as u16;
+                Ok(Next::Arp)
+            }
+            ethernet::IPV4 => {
+                let bytes = packet.buffer.get(..packet.head + packet.len).ok_or(DropReason::FrameTooShort)?;
+                lane.datagram.parse_into(bytes, l3)?;
+                Err(DropReason::LinkBroadcast)
+            }
+            _ => Err(DropReason::EtherType),
+        }
+    }
+
+    /// Last stage: what becomes of one packet that is not for the fast path.
+    #[inline(never)]
     pub(super) fn decide(&mut self, packet: &mut Packet<'_>, lane: &Lane, cx: &mut Context<'_>) -> Verdict {
         match lane.next {
-            Next::Flow => match self.fast(packet, lane, cx) {
-                Some(verdict) => verdict,
-                None => self.flow(packet, lane, cx),
-            },
+            Next::Flow => self.flow(packet, lane, cx),
             Next::Drop(reason) => Verdict::Drop(reason),
             Next::IcmpError => self.icmp_error(packet, lane, cx),
             Next::LaterFragment => self.later_fragment(packet, lane, cx),

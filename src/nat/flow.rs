@@ -3,7 +3,6 @@
 use crate::base::{DropReason, EipIndex, Generation, Tick};
 use crate::nat::decision::Decision;
 use crate::nat::engine::{Context, Engine};
-use crate::nat::key::FlowKey;
 use crate::nat::lane::Lane;
 use crate::nat::neighbours::{Adjacency, NextHop};
 use crate::nat::session::{CARRY, Flow, Record, Session, SessionKind};
@@ -23,8 +22,8 @@ pub(super) enum Found {
 
 /// The direction of a packet: from the outside it changes its destination, from the inside its source.
 #[inline(always)]
-pub(super) fn end_of(key: &FlowKey) -> End {
-    if key.tenant == Realm::Outside.tenant() { End::Destination } else { End::Source }
+pub(super) fn end_of(tenant: u16) -> End {
+    if tenant == Realm::Outside.tenant() { End::Destination } else { End::Source }
 }
 
 impl Engine {
@@ -32,36 +31,44 @@ impl Engine {
     /// ready. `None`, and no change, if anything about it is unusual.
     #[inline(always)]
     pub(super) fn fast(&mut self, packet: &mut Packet<'_>, lane: &Lane, cx: &Context<'_>) -> Option<Verdict> {
+        // Compiled once for each direction, so that only this branch asks for it.
+        match end_of(lane.tenant) {
+            End::Source => self.fast_at(End::Source, packet, lane, cx),
+            End::Destination => self.fast_at(End::Destination, packet, lane, cx),
+        }
+    }
+
+    #[inline(always)]
+    fn fast_at(
+        &mut self,
+        end: End,
+        packet: &mut Packet<'_>,
+        lane: &Lane,
+        cx: &Context<'_>,
+    ) -> Option<Verdict> {
         let session = self.sessions.session_mut(lane.candidate)?;
         let datagram = &lane.datagram;
-        let end = end_of(&lane.key);
-        let (way, bytes) = match end {
-            End::Source => (session.way_out, session.bytes_out),
-            End::Destination => (session.way_in, session.bytes_in),
+        let way = match end {
+            End::Source => session.way_out,
+            End::Destination => session.way_in,
         };
         let next_hop = self.neighbours.ready(way)?;
-        let is_usual = session.has(&lane.key)
+        let is_usual = session.has_at(end, &lane.key())
             && session.generation == cx.snapshot.generation().0
             && datagram.ttl > lane.hops()
             && datagram.total_len <= next_hop.mtu()
             && !datagram.is_fragment()
-            && (!session.is_tcp() || tcp::is_plain(datagram.tcp_flags, session.tcp))
-            && bytes < CARRY;
-        if !is_usual {
+            && (!session.is_tcp() || tcp::is_plain(datagram.tcp_flags, session.tcp));
+        let (bytes, total) = match end {
+            End::Source => (&mut session.bytes_out, &mut self.counters.bytes_out),
+            End::Destination => (&mut session.bytes_in, &mut self.counters.bytes_in),
+        };
+        if !is_usual || *bytes >= CARRY {
             return None;
         }
-        let len = datagram.total_len;
+        *bytes += u32::from(datagram.total_len);
+        *total += u64::from(datagram.total_len);
         session.last_seen = cx.tick.0;
-        match end {
-            End::Source => {
-                session.bytes_out = bytes + u32::from(len);
-                self.counters.bytes_out += u64::from(len);
-            }
-            End::Destination => {
-                session.bytes_in = bytes + u32::from(len);
-                self.counters.bytes_in += u64::from(len);
-            }
-        }
         let change = session.change(end);
         rewrite::apply(packet.buffer, datagram, &change, lane.hops());
         Some(send(packet, lane, next_hop))
@@ -69,7 +76,7 @@ impl Engine {
 
     /// A packet of a flow that is not for the fast path: of a session, or the first of one.
     pub(super) fn flow(&mut self, packet: &mut Packet<'_>, lane: &Lane, cx: &mut Context<'_>) -> Verdict {
-        if let Some(slot) = self.sessions.find(lane.hash, &lane.key)
+        if let Some(slot) = self.sessions.find(lane.hash, &lane.key())
             && self.is_in_force(slot, cx.snapshot)
         {
             return self.translate(packet, lane, slot, cx);
@@ -85,7 +92,7 @@ impl Engine {
         }
         let Some(session) = self.sessions.session_mut(slot) else { return };
         if lane.datagram.is_fragment() {
-            self.fragments.remember(&lane.key, lane.datagram.id, now);
+            self.fragments.remember(&lane.key(), lane.datagram.id, now);
         }
         if session.is_tcp() {
             let was_established = tcp::is_established(session.tcp);
@@ -107,7 +114,7 @@ impl Engine {
         if lane.datagram.ttl <= lane.hops() {
             return self.ttl_expired(packet, lane, cx);
         }
-        let end = end_of(&lane.key);
+        let end = end_of(lane.tenant);
         let Some(session) = self.sessions.session(slot).copied() else {
             return Verdict::Drop(DropReason::NoMapping);
         };
@@ -235,8 +242,8 @@ impl Engine {
         if lane.datagram.has_ports() && lane.datagram.transport != Transport::EchoReply {
             again.datagram.source_port = change.port;
         }
-        again.key = FlowKey::of(&again.datagram, Realm::Outside.tenant());
-        again.hash = self.sessions.hash(&again.key);
+        again.tenant = Realm::Outside.tenant();
+        again.hash = self.sessions.hash(&again.key());
         if lane.datagram.transport == Transport::LaterFragment {
             return self.later_fragment(packet, &again, cx);
         }
@@ -246,7 +253,7 @@ impl Engine {
     /// A packet without a session.
     #[inline(never)]
     fn miss(&mut self, packet: &mut Packet<'_>, lane: &Lane, cx: &mut Context<'_>) -> Verdict {
-        let decision = match Realm::of_tenant(lane.key.tenant) {
+        let decision = match Realm::of_tenant(lane.tenant) {
             Realm::Outside => self.decide_inward(lane, cx.snapshot),
             Realm::Vpc(vpc) => self.decide_outward(lane, vpc, cx.snapshot),
         };
@@ -286,9 +293,9 @@ impl Engine {
             return self.ttl_expired(packet, lane, cx);
         }
         if lane.datagram.has_ports() && lane.datagram.is_fragment() {
-            self.fragments.remember(&lane.key, lane.datagram.id, cx.tick);
+            self.fragments.remember(&lane.key(), lane.datagram.id, cx.tick);
         }
-        let (change, realm, destination) = match end_of(&lane.key) {
+        let (change, realm, destination) = match end_of(lane.tenant) {
             End::Source => (flow.outward(), Realm::Outside, flow.peer.0),
             End::Destination => (flow.inward(), Realm::of_tenant(flow.tenant), flow.inside.0),
         };

@@ -80,9 +80,9 @@ impl Engine {
         lane: &Lane,
         cx: &mut Context<'_>,
     ) -> Verdict {
-        if let Some(first) = self.fragments.first_of(&lane.key, lane.datagram.id, cx.tick) {
+        if let Some(first) = self.fragments.first_of(&lane.key(), lane.datagram.id, cx.tick) {
             let mut lane = *lane;
-            lane.key = first;
+            lane.tenant = first.tenant;
             lane.datagram.source_port = first.source_port;
             lane.datagram.destination_port = first.destination_port;
             lane.hash = self.sessions.hash(&first);
@@ -149,7 +149,7 @@ impl Engine {
 /// An any-port entry needs no ports, so its fragments may come in any order.
 fn by_address_alone(lane: &Lane, cx: &Context<'_>) -> Result<Flow, DropReason> {
     const UNKNOWN: DropReason = DropReason::FragmentNoFirst;
-    let key = &lane.key;
+    let key = &lane.key();
     let found = match Realm::of_tenant(key.tenant) {
         Realm::Outside => {
             super::inward::check_outside_source(lane, cx.snapshot)?;

@@ -41,7 +41,7 @@ impl Engine {
         let dropped = Verdict::Drop;
         let datagram = &lane.datagram;
         let (l4, end) = (usize::from(datagram.l4), datagram.end());
-        let realm = Realm::of_tenant(lane.key.tenant);
+        let realm = Realm::of_tenant(lane.tenant);
         match realm {
             Realm::Outside => check_outside_source(lane, cx.snapshot).map_err(dropped)?,
             Realm::Vpc(vpc) => check_inside(lane, vpc, cx.snapshot).map_err(dropped)?,
@@ -61,7 +61,7 @@ impl Engine {
             source_port: quoted.destination_port,
             destination: quoted.source,
             destination_port: quoted.source_port,
-            tenant: lane.key.tenant,
+            tenant: lane.tenant,
             protocol: quoted.protocol,
         };
         let Some(flow) = self.known_flow(&key, &quoted, cx.snapshot) else {

@@ -15,7 +15,7 @@ use crate::wire::{Arrival, Transport};
 impl Engine {
     /// Decides: a DNAT entry takes it, a mapping admits it, the gateway itself is meant, or why not.
     pub(super) fn decide_inward<'s>(&self, lane: &Lane, snapshot: &'s Snapshot) -> Decision<'s> {
-        let key = &lane.key;
+        let key = &lane.key();
         if let Err(reason) = check_outside_source(lane, snapshot) {
             return Decision::Drop(reason);
         }
@@ -40,7 +40,7 @@ impl Engine {
 
     /// Whether a mapping admits a new peer, as its filtering says (RFC 4787 §5).
     fn decide_by_mapping<'s>(&self, lane: &Lane, snapshot: &'s Snapshot) -> Result<Decision<'s>, DropReason> {
-        let (key, datagram) = (&lane.key, &lane.datagram);
+        let (key, datagram) = (&lane.key(), &lane.datagram);
         let is_tcp = datagram.transport == Transport::Tcp;
         let opens = is_tcp && tcp::opens(datagram.tcp_flags);
         let external = EndpointKey::external(key.protocol, key.destination, key.destination_port);
@@ -121,7 +121,7 @@ pub(super) const fn is_martian_destination(address: u32) -> bool {
 
 /// Sources that may not come from the outside.
 pub(super) fn check_outside_source(lane: &Lane, snapshot: &Snapshot) -> Result<(), DropReason> {
-    let key = &lane.key;
+    let key = &lane.key();
     if is_martian_source(key.source) || key.source == key.destination && lane.arrival != Arrival::Hairpin {
         return Err(DropReason::MartianSource);
     }

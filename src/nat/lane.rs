@@ -4,7 +4,7 @@ use crate::base::{DropReason, InterfaceIndex, PortIndex};
 use crate::nat::key::FlowKey;
 use crate::nat::ports::Offer;
 use crate::policy::Snapshot;
-use crate::wire::{Arrival, Datagram};
+use crate::wire::{Arrival, Datagram, ethernet};
 
 /// Which way a packet goes after parsing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,12 +25,12 @@ pub enum Next {
 /// One packet of the batch.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Lane {
-    /// Its flow, as the side that it came from sees it.
-    pub key: FlowKey,
-    /// The hash of `key`.
+    /// The hash of its [`key`](Self::key).
     pub hash: u64,
     /// The parsed packet; offsets are those in the buffer.
     pub datagram: Datagram,
+    /// The tenant number of the realm that its addresses belong to.
+    pub tenant: u16,
     /// The interface that it came in on.
     pub interface: InterfaceIndex,
     /// Where in the buffer the frame begins.
@@ -48,6 +48,12 @@ pub struct Lane {
 }
 
 impl Lane {
+    /// Its flow, as the side that it came from sees it.
+    #[inline(always)]
+    pub fn key(&self) -> FlowKey {
+        FlowKey::of(&self.datagram, self.tenant)
+    }
+
     /// The hops that translating takes off its TTL: none if an earlier pass has taken them.
     #[inline(always)]
     pub fn hops(&self) -> u8 {
@@ -58,13 +64,12 @@ impl Lane {
 /// Where frames of one port and VLAN come in: the same for most packets of a batch, so it is kept from one to the next.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ingress {
-    port: PortIndex,
-    vlan: u16,
-    is_known: bool,
+    /// Port and VLAN as one number; zero when it is not known yet.
+    place: u64,
     /// The interface.
     pub interface: InterfaceIndex,
-    /// Its Ethernet address.
-    pub mac: [u8; 6],
+    /// Its Ethernet address as a number.
+    pub mac: u64,
     /// The tenant number of its realm.
     pub tenant: u16,
 }
@@ -74,13 +79,18 @@ impl Ingress {
     pub fn find(snapshot: &Snapshot, port: PortIndex, vlan: u16) -> Option<Self> {
         let index = snapshot.interface_of(port, vlan)?;
         let interface = snapshot.interface(index)?;
-        let (mac, tenant) = (interface.mac, interface.realm.tenant());
-        Some(Self { port, vlan, is_known: true, interface: index, mac, tenant })
+        let (mac, tenant) = (ethernet::number(interface.mac), interface.realm.tenant());
+        Some(Self { place: Self::place(port, vlan), interface: index, mac, tenant })
     }
 
     /// Whether this is the one of a port and a VLAN.
     #[inline(always)]
     pub fn is_of(&self, port: PortIndex, vlan: u16) -> bool {
-        self.port == port && self.vlan == vlan && self.is_known
+        self.place == Self::place(port, vlan)
+    }
+
+    #[inline(always)]
+    fn place(port: PortIndex, vlan: u16) -> u64 {
+        1 << 32 | u64::from(port.0) << 16 | u64::from(vlan)
     }
 }

@@ -20,7 +20,7 @@ impl Engine {
         vpc: VpcIndex,
         snapshot: &'s Snapshot,
     ) -> Decision<'s> {
-        let (key, datagram) = (&lane.key, &lane.datagram);
+        let (key, datagram) = (&lane.key(), &lane.datagram);
         if let Err(reason) = check_inside(lane, vpc, snapshot) {
             return Decision::Drop(reason);
         }
@@ -92,7 +92,7 @@ pub(super) fn static_outward(key: &FlowKey, vpc: VpcIndex, snapshot: &Snapshot) 
 
 /// Sources and destinations that may not come from a VPC.
 pub(super) fn check_inside(lane: &Lane, vpc: VpcIndex, snapshot: &Snapshot) -> Result<(), DropReason> {
-    let key = &lane.key;
+    let key = &lane.key();
     if is_martian_source(key.source) || key.source == key.destination {
         return Err(DropReason::MartianSource);
     }

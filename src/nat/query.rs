@@ -157,7 +157,7 @@ impl Engine {
     pub fn explain(&self, question: &Question, snapshot: &Snapshot, now: Moment) -> Explanation {
         let mut explanation = Explanation::default();
         let mut lane = Lane {
-            key: FlowKey::of(&question.datagram, question.realm.tenant()),
+            tenant: question.realm.tenant(),
             datagram: question.datagram,
             interface: question.interface,
             ..Lane::default()
@@ -165,7 +165,7 @@ impl Engine {
         // A packet turns round at most once.
         for step in 0..2 {
             let Some(flow) = self.explain_step(&lane, snapshot, now, &mut explanation) else { break };
-            let end = end_of(&lane.key);
+            let end = end_of(lane.tenant);
             let (realm, destination) = match end {
                 End::Source => (Realm::Outside, flow.peer.0),
                 End::Destination => (Realm::of_tenant(flow.tenant), flow.inside.0),
@@ -176,7 +176,7 @@ impl Engine {
                 lane.datagram.ttl = lane.datagram.ttl.saturating_sub(1);
                 lane.datagram.source = flow.external.0;
                 lane.datagram.source_port = flow.external.1;
-                lane.key = FlowKey::of(&lane.datagram, Realm::Outside.tenant());
+                lane.tenant = Realm::Outside.tenant();
                 continue;
             }
             self.explain_way(realm, destination, &lane, snapshot, &mut explanation);
@@ -193,7 +193,7 @@ impl Engine {
         now: Moment,
         told: &mut Explanation,
     ) -> Option<Flow> {
-        if let Some(slot) = self.sessions.find(self.sessions.hash(&lane.key), &lane.key)
+        if let Some(slot) = self.sessions.find(self.sessions.hash(&lane.key()), &lane.key())
             && let (Some(session), Some(record)) = (self.sessions.session(slot), self.sessions.record(slot))
             && in_force(&session.flow(record), snapshot)
         {
@@ -202,7 +202,7 @@ impl Engine {
             told.push(Step::Session(row));
             return told.survives(lane).then_some(flow);
         }
-        let decision = match Realm::of_tenant(lane.key.tenant) {
+        let decision = match Realm::of_tenant(lane.tenant) {
             Realm::Outside => self.decide_inward(lane, snapshot),
             Realm::Vpc(vpc) => self.decide_outward(lane, vpc, snapshot),
         };
@@ -220,18 +220,18 @@ impl Engine {
                 told.survives(lane).then_some(flow)
             }
             Decision::Snat(entry) => {
-                if let Err(reason) = self.would_admit(entry, lane.key.source, lane.key.tenant, snapshot) {
+                if let Err(reason) = self.would_admit(entry, lane.key().source, lane.tenant, snapshot) {
                     told.fate = Some(Fate::Drop(reason));
                     return None;
                 }
-                let flow = self.would_map(entry, &lane.key, snapshot);
+                let flow = self.would_map(entry, &lane.key(), snapshot);
                 told.push(Step::NewSession(flow));
                 told.survives(lane).then_some(flow)
             }
             Decision::Route(realm) => {
                 told.push(Step::Routed(realm));
                 if told.survives(lane) {
-                    self.explain_way(realm, lane.key.destination, lane, snapshot, told);
+                    self.explain_way(realm, lane.key().destination, lane, snapshot, told);
                 }
                 None
             }

@@ -239,12 +239,25 @@ impl Session {
     /// Whether a packet with this key belongs to it. A free slot has no packets.
     #[inline(always)]
     pub fn has(&self, key: &FlowKey) -> bool {
+        if key.tenant == Realm::Outside.tenant() {
+            self.has_at(End::Destination, key)
+        } else {
+            self.has_at(End::Source, key)
+        }
+    }
+
+    /// The same for a packet of which this end is changed.
+    #[inline(always)]
+    pub fn has_at(&self, end: End, key: &FlowKey) -> bool {
         let (source, destination) = ((key.source, key.source_port), (key.destination, key.destination_port));
         let peer = (self.peer, self.peer_port);
-        let same = if key.tenant == Realm::Outside.tenant() {
-            source == peer && destination == (self.external, self.external_port) && self.tenant != 0
-        } else {
-            source == (self.inside, self.inside_port) && destination == peer && key.tenant == self.tenant
+        let same = match end {
+            End::Destination => {
+                source == peer && destination == (self.external, self.external_port) && self.tenant != 0
+            }
+            End::Source => {
+                source == (self.inside, self.inside_port) && destination == peer && key.tenant == self.tenant
+            }
         };
         same && key.protocol == self.protocol
     }

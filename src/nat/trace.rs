@@ -114,10 +114,10 @@ impl Engine {
         lane: &Lane,
         cx: &mut Context<'_>,
     ) -> Verdict {
-        if !self.trace.is_armed() || !self.trace.filter.admits(packet, &lane.key) {
+        if !self.trace.is_armed() || !self.trace.filter.admits(packet, &lane.key()) {
             return self.decide(packet, lane, cx);
         }
-        let flow_before = self.flow_of(&lane.key);
+        let flow_before = self.flow_of(&lane.key());
         let verdict = self.decide(packet, lane, cx);
         let after = match verdict {
             Verdict::Send { .. } => Datagram::parse(packet.buffer, usize::from(lane.datagram.l3)).ok(),
@@ -130,10 +130,10 @@ impl Engine {
             port: packet.port,
             interface: lane.interface,
             before: lane.datagram,
-            key: lane.key,
+            key: lane.key(),
             next: lane.next,
             had_session: flow_before.is_some(),
-            flow: flow_before.or_else(|| self.flow_of(&lane.key)),
+            flow: flow_before.or_else(|| self.flow_of(&lane.key())),
             verdict,
             after,
         });

@@ -53,9 +53,14 @@ pub fn of_transport(source: u32, destination: u32, protocol: u8, segment: &[u8])
 /// Whether the checksum of an IPv4 header without options is right.
 #[inline(always)]
 pub fn header_is_right(header: &[u8; 20]) -> bool {
-    // The sum's being all ones does not depend on the byte order (RFC 1071 §2), so none is needed.
-    let (words, _) = header.as_chunks::<4>();
-    fold(words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum()) == 0xffff
+    // The sum's being all ones does not depend on the byte order (RFC 1071 §2), so none is needed; nor on the size of the
+    // words, as long as carries come round.
+    let (words, rest) = header.as_chunks::<8>();
+    let (&[first, second], Some(last)) = (words, rest.first_chunk()) else { return false };
+    let (sum, carry) = u64::from_ne_bytes(first).overflowing_add(u64::from_ne_bytes(second));
+    let last = u64::from(u32::from_ne_bytes(*last)) + u64::from(carry);
+    let (sum, carry) = sum.overflowing_add(last);
+    fold(sum.wrapping_add(u64::from(carry))) == 0xffff
 }
 
 /// The checksum field's value for an IPv4 header (RFC 791), options included, whatever the field holds now.

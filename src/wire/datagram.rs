@@ -229,6 +229,12 @@ impl Datagram {
         )
     }
 
+    /// Whether packets of its kind make a flow by themselves: all but ICMP messages that are no echo, and later fragments.
+    #[inline(always)]
+    pub const fn makes_flows(&self) -> bool {
+        !matches!(self.transport, Transport::IcmpError | Transport::IcmpOther | Transport::LaterFragment)
+    }
+
     /// Length of the IP header in bytes.
     #[inline]
     pub const fn header_len(&self) -> usize {

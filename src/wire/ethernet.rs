@@ -16,11 +16,22 @@ pub const VLAN: u16 = 0x8100;
 /// The broadcast address.
 pub const BROADCAST: [u8; 6] = [0xff; 6];
 
+/// The bits of an address in a number.
+const ADDRESS: u64 = (1 << 48) - 1;
+
+/// An Ethernet address as a number, its first byte lowest: compared at once.
+pub const fn number(address: [u8; 6]) -> u64 {
+    let mut bytes = [0; 8];
+    let (front, _) = bytes.split_at_mut(6);
+    front.copy_from_slice(&address);
+    u64::from_le_bytes(bytes)
+}
+
 /// The link header of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// Destination address.
-    pub destination: [u8; 6],
+    /// Destination address as a number: see [`number`].
+    pub destination: u64,
     /// VLAN identifier, 0 when untagged or priority-tagged.
     pub vlan: u16,
     /// EtherType of what follows.
@@ -39,7 +50,9 @@ impl Link {
         let Some(header) = frame.first_chunk::<HEADER>() else {
             return Err(DropReason::FrameTooShort);
         };
-        let destination = [header[0], header[1], header[2], header[3], header[4], header[5]];
+        // One load for eight bytes, of which two belong to the source address.
+        let (first, _) = header.as_chunks::<8>();
+        let destination = u64::from_le_bytes(first[0]) & ADDRESS;
         let ether_type = u16::from_be_bytes([header[12], header[13]]);
         if ether_type != VLAN {
             return Ok(Self { destination, vlan: 0, ether_type, len: HEADER });
@@ -54,7 +67,7 @@ impl Link {
     /// Whether the destination is a group address (broadcast included).
     #[inline]
     pub const fn is_group(&self) -> bool {
-        self.destination[0] & 1 == 1
+        self.destination & 1 == 1
     }
 }
 

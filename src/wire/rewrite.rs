@@ -75,18 +75,22 @@ pub fn apply(bytes: &mut [u8], datagram: &Datagram, change: &Change, hops: u8) {
         End::Source => 0,
         End::Destination => 2,
     };
+    let port = change.port.to_be_bytes();
     match datagram.transport {
         Transport::Tcp => {
-            put_u16(segment, port_at, change.port);
-            let checksum = change.transport.apply(get_u16(segment, 16));
-            put_u16(segment, 16, checksum);
+            let Some(header) = segment.first_chunk_mut::<20>() else { return };
+            header[port_at..port_at + 2].copy_from_slice(&port);
+            let checksum = change.transport.apply(u16::from_be_bytes([header[16], header[17]]));
+            header[16..18].copy_from_slice(&checksum.to_be_bytes());
         }
         Transport::Udp => {
-            put_u16(segment, port_at, change.port);
-            let old = get_u16(segment, 6);
+            let Some(header) = segment.first_chunk_mut::<8>() else { return };
+            header[port_at..port_at + 2].copy_from_slice(&port);
+            let old = u16::from_be_bytes([header[6], header[7]]);
             if old != 0 {
                 let new = change.transport.apply(old);
-                put_u16(segment, 6, if new == 0 { 0xffff } else { new });
+                let new = if new == 0 { 0xffff } else { new };
+                header[6..8].copy_from_slice(&new.to_be_bytes());
             }
         }
         Transport::EchoRequest | Transport::EchoReply => {
