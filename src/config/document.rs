@@ -79,11 +79,14 @@ pub(super) struct Field<T> {
 }
 
 /// Why a value cannot be read.
-#[derive(Debug)]
-pub(super) struct Problem {
-    pub(super) code: Code,
-    pub(super) rule: Option<String>,
-    pub(super) hint: Option<String>,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The rule's stable name.
+    pub code: Code,
+    /// The rule where it is more than the code's own.
+    pub rule: Option<String>,
+    /// What to do about it.
+    pub hint: Option<String>,
 }
 
 impl Problem {

@@ -4,12 +4,12 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 macro_rules! codes {
     ($($variant:ident $rule:literal;)*) => {
         /// The rule that a configuration breaks. The names are stable: scripts may compare them.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub enum Code {
             $(#[doc = $rule] $variant,)*
         }
@@ -109,6 +109,16 @@ codes! {
     SnatPoolSize "a SNAT entry has 1 to 64 EIPs";
     SnatPoolDuplicate "a pool names each EIP once";
     SnatFiltering "endpoint-dependent mapping goes with address-and-port-dependent filtering only";
+    // Requests to a running gateway.
+    NotFound "the resource must exist";
+    AmbiguousName "a name that stands for a resource must be that of one only";
+    InUse "a resource that others use is not deleted";
+    ReadOnly "the value does not change while the resource lives";
+    InvalidTag "a resource has up to 20 tags; a key has 1-128 characters, a value up to 256";
+    InvalidId "an identifier is a prefix such as eip- and 13 letters or digits that natgate gave";
+    NoFreeAddress "a new EIP takes a free address of a public range";
+    IdempotencyKey "an idempotency key has 1-128 visible characters and stands for one request";
+    Unconfirmed "changes wait until the last apply is confirmed or rolled back";
     // A running gateway.
     RestartNeeded "this cannot change while natgate runs";
     DeletionProtected "a gateway with deletion protection is not removed";

@@ -4,8 +4,8 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use super::document::{Field, Problem, Spot, Table};
-use super::model::{Description, Idle, Name, Source, Specification, TimeoutOverrides, Vlan};
+use super::document::{Field, Spot, Table};
+use super::model::{Description, Idle, Name, Source, Specification, TimeoutOverrides, Transport, Vlan};
 use super::reference as known;
 use super::values::{self, Ports};
 use crate::policy::{Filtering, Mapping, PortRange, Prefix, Timeouts};
@@ -86,10 +86,9 @@ pub(super) struct TimeoutTable {
 
 impl TimeoutTable {
     fn read(t: Table<'_, '_>) -> Self {
-        let profiles = [("rfc", Timeouts::RFC), ("alibaba", Timeouts::ALIBABA)];
         Self {
             here: t.here,
-            profile: t.optional("profile", values::choice(&profiles)),
+            profile: t.optional("profile", values::choice(&values::PROFILES)),
             tcp_established: t.optional("tcp_established", values::timeout),
             tcp_transitory: t.optional("tcp_transitory", values::timeout),
             udp: t.optional("udp", values::timeout),
@@ -280,20 +279,12 @@ pub(super) struct GatewayTable {
 
 impl GatewayTable {
     fn read(t: Table<'_, '_>) -> Self {
-        let specifications = [
-            ("Unlimited", Specification::Unlimited),
-            ("Small", Specification::Small),
-            ("Middle", Specification::Middle),
-            ("Large", Specification::Large),
-            ("XLarge.1", Specification::XLarge1),
-            ("PayByLcu", Specification::PAY_BY_LCU),
-        ];
         Self {
             here: t.here,
             name: t.required("name", values::name),
             vpc: t.required("vpc", values::name),
             vswitch: t.required("vswitch", values::name),
-            specification: t.optional("specification", values::choice(&specifications)),
+            specification: t.optional("specification", values::choice(&values::SPECIFICATIONS)),
             sessions: t.optional("sessions", values::count(1, 10_000_000)),
             new_sessions_per_second: t.optional("new_sessions_per_second", values::count(1, 1_000_000)),
             host_sessions: t.optional("host_sessions", values::count_or_unlimited),
@@ -327,21 +318,6 @@ impl EipTable {
     }
 }
 
-/// The words for a protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ProtocolWord {
-    Tcp,
-    Udp,
-    Any,
-}
-
-fn protocol(value: &toml::de::DeValue<'_>) -> Result<ProtocolWord, Problem> {
-    let words = [("TCP", ProtocolWord::Tcp), ("UDP", ProtocolWord::Udp), ("Any", ProtocolWord::Any)];
-    let alike =
-        value.as_str().and_then(|text| words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)));
-    alike.map_or_else(|| values::choice(&words)(value), |(_, word)| Ok(*word))
-}
-
 pub(super) struct DnatTable {
     pub(super) here: Spot,
     pub(super) name: Option<Field<Name>>,
@@ -350,7 +326,7 @@ pub(super) struct DnatTable {
     pub(super) public_port: Option<Field<Ports>>,
     pub(super) private_ip: Option<Field<Ipv4Addr>>,
     pub(super) private_port: Option<Field<Ports>>,
-    pub(super) protocol: Option<Field<ProtocolWord>>,
+    pub(super) protocol: Option<Field<Option<Transport>>>,
     pub(super) timeouts: Option<TimeoutTable>,
     pub(super) description: Option<Field<Description>>,
 }
@@ -365,7 +341,7 @@ impl DnatTable {
             public_port: t.required("public_port", values::ports),
             private_ip: t.required("private_ip", values::address),
             private_port: t.required("private_port", values::ports),
-            protocol: t.required("protocol", protocol),
+            protocol: t.required("protocol", values::protocol),
             timeouts: t.table("timeouts", &known::TIMEOUT).map(TimeoutTable::read),
             description: t.optional("description", values::description),
         }
@@ -388,23 +364,14 @@ pub(super) struct SnatTable {
 
 impl SnatTable {
     fn read(t: Table<'_, '_>) -> Self {
-        let mappings = [
-            ("endpoint-independent", Mapping::EndpointIndependent),
-            ("endpoint-dependent", Mapping::EndpointDependent),
-        ];
-        let filters = [
-            ("endpoint-independent", Filtering::EndpointIndependent),
-            ("address-dependent", Filtering::AddressDependent),
-            ("address-and-port-dependent", Filtering::AddressAndPortDependent),
-        ];
         Self {
             here: t.here,
             name: t.optional("name", values::name),
             gateway: t.required("gateway", values::name),
             source: t.required("source", values::source),
             eips: t.required_list("eips", values::address),
-            mapping: t.optional("mapping", values::choice(&mappings)),
-            filtering: t.optional("filtering", values::choice(&filters)),
+            mapping: t.optional("mapping", values::choice(&values::MAPPINGS)),
+            filtering: t.optional("filtering", values::choice(&values::FILTERS)),
             ports: t.optional("ports", values::port_range),
             untranslated: t.list("untranslated", values::prefix).unwrap_or_default(),
             timeouts: t.table("timeouts", &known::TIMEOUT).map(TimeoutTable::read),

@@ -18,8 +18,8 @@ mod model;
 pub mod reference;
 mod reload;
 pub mod units;
-mod validate;
-mod values;
+pub(crate) mod validate;
+pub(crate) mod values;
 
 #[cfg(test)]
 mod tests;
@@ -29,6 +29,7 @@ use std::path::Path;
 pub use compile::{Compiler, PortFacts};
 pub use diff::{Action, Change, Difference, diff};
 pub use directory::{Directory, EntryInfo, EntryKind};
+pub use document::Problem;
 pub use error::{Code, Conflict, Error, Errors};
 pub use model::{
     Backend, Description, Dnat, Eip, Forward, Gateway, Idle, Link, Model, Name, Outside, Port, Quotas, Snat,

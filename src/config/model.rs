@@ -577,7 +577,7 @@ pub struct TimeoutOverrides {
 
 impl TimeoutOverrides {
     /// Every value of a profile.
-    pub(super) fn all(timeouts: Timeouts) -> Self {
+    pub(crate) fn all(timeouts: Timeouts) -> Self {
         let duration = |ticks: u32| Some(Duration::from_nanos(u64::from(ticks) * Tick::NANOS));
         Self {
             tcp_established: duration(timeouts.tcp_established),
@@ -589,7 +589,7 @@ impl TimeoutOverrides {
     }
 
     /// These, and where one is not given, that of `base`.
-    pub(super) fn or(self, base: Self) -> Self {
+    pub(crate) fn or(self, base: Self) -> Self {
         Self {
             tcp_established: self.tcp_established.or(base.tcp_established),
             tcp_transitory: self.tcp_transitory.or(base.tcp_transitory),

@@ -7,11 +7,51 @@ use toml::de::DeValue;
 
 use super::document::{Problem, kind_of};
 use super::error::Code;
-use super::model::{Description, Name, Source, Vlan};
+use super::model::{Description, Name, Source, Specification, Transport, Vlan};
 use super::units;
-use crate::policy::{PortRange, Prefix};
+use crate::policy::{Filtering, Mapping, PortRange, Prefix, Timeouts};
 
 type Read<T> = Result<T, Problem>;
+
+/// Reads a value that is there as text.
+pub(crate) fn read<T>(text: &str, reader: impl Fn(&DeValue<'_>) -> Read<T>) -> Read<T> {
+    reader(&DeValue::String(text.into()))
+}
+
+/// The words for specifications.
+pub(crate) const SPECIFICATIONS: [(&str, Specification); 6] = [
+    ("Unlimited", Specification::Unlimited),
+    ("Small", Specification::Small),
+    ("Middle", Specification::Middle),
+    ("Large", Specification::Large),
+    ("XLarge.1", Specification::XLarge1),
+    ("PayByLcu", Specification::PAY_BY_LCU),
+];
+
+/// The words for timeout profiles.
+pub(crate) const PROFILES: [(&str, Timeouts); 2] = [("rfc", Timeouts::RFC), ("alibaba", Timeouts::ALIBABA)];
+
+/// The words for mappings.
+pub(crate) const MAPPINGS: [(&str, Mapping); 2] = [
+    ("endpoint-independent", Mapping::EndpointIndependent),
+    ("endpoint-dependent", Mapping::EndpointDependent),
+];
+
+/// The words for filters.
+pub(crate) const FILTERS: [(&str, Filtering); 3] = [
+    ("endpoint-independent", Filtering::EndpointIndependent),
+    ("address-dependent", Filtering::AddressDependent),
+    ("address-and-port-dependent", Filtering::AddressAndPortDependent),
+];
+
+/// The protocol of a DNAT entry; none: any.
+pub(crate) fn protocol(value: &DeValue<'_>) -> Read<Option<Transport>> {
+    const WORDS: [(&str, Option<Transport>); 3] =
+        [("TCP", Some(Transport::Tcp)), ("UDP", Some(Transport::Udp)), ("Any", None)];
+    let alike =
+        value.as_str().and_then(|text| WORDS.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)));
+    alike.map_or_else(|| choice(&WORDS)(value), |(_, word)| Ok(*word))
+}
 
 fn wrong_type(expected: &str, value: &DeValue<'_>) -> Problem {
     Problem::new(Code::WrongType).rule(format!("expected {expected}, found {}", kind_of(value)))
@@ -36,7 +76,7 @@ fn between(code: Code, value: i128, least: u64, most: u64) -> Read<u64> {
 }
 
 /// An integer within bounds.
-pub(super) fn number(least: u64, most: u64) -> impl Fn(&DeValue<'_>) -> Read<u64> {
+pub(crate) fn number(least: u64, most: u64) -> impl Fn(&DeValue<'_>) -> Read<u64> {
     move |value| {
         let number = integer(value).ok_or_else(|| wrong_type("an integer", value))?;
         between(Code::OutOfRange, number, least, most)
@@ -44,7 +84,7 @@ pub(super) fn number(least: u64, most: u64) -> impl Fn(&DeValue<'_>) -> Read<u64
 }
 
 /// A number within bounds, with or without a decimal unit.
-pub(super) fn count(least: u64, most: u64) -> impl Fn(&DeValue<'_>) -> Read<u64> {
+pub(crate) fn count(least: u64, most: u64) -> impl Fn(&DeValue<'_>) -> Read<u64> {
     move |value| {
         let number = match value.as_str() {
             Some(text) => units::count(text).ok_or_else(|| Problem::new(Code::InvalidCount))?.into(),
@@ -55,19 +95,19 @@ pub(super) fn count(least: u64, most: u64) -> impl Fn(&DeValue<'_>) -> Read<u64>
 }
 
 /// A count, or `unlimited` for none.
-pub(super) fn count_or_unlimited(value: &DeValue<'_>) -> Read<Option<u32>> {
+pub(crate) fn count_or_unlimited(value: &DeValue<'_>) -> Read<Option<u32>> {
     if value.as_str() == Some("unlimited") {
         return Ok(None);
     }
     count(1, u64::from(u32::MAX))(value).map(|count| Some(count as u32))
 }
 
-pub(super) fn boolean(value: &DeValue<'_>) -> Read<bool> {
+pub(crate) fn boolean(value: &DeValue<'_>) -> Read<bool> {
     value.as_bool().ok_or_else(|| wrong_type("true or false", value))
 }
 
 /// One of several words.
-pub(super) fn choice<T: Copy>(words: &[(&str, T)]) -> impl Fn(&DeValue<'_>) -> Read<T> {
+pub(crate) fn choice<T: Copy>(words: &[(&str, T)]) -> impl Fn(&DeValue<'_>) -> Read<T> {
     move |value| {
         let text = string("a string", value)?;
         words.iter().find(|(word, _)| *word == text).map(|(_, choice)| *choice).ok_or_else(|| {
@@ -83,16 +123,16 @@ pub(super) fn choice<T: Copy>(words: &[(&str, T)]) -> impl Fn(&DeValue<'_>) -> R
     }
 }
 
-pub(super) fn name(value: &DeValue<'_>) -> Read<Name> {
+pub(crate) fn name(value: &DeValue<'_>) -> Read<Name> {
     Name::new(string("a name", value)?).ok_or_else(|| Problem::new(Code::InvalidName))
 }
 
-pub(super) fn description(value: &DeValue<'_>) -> Read<Description> {
+pub(crate) fn description(value: &DeValue<'_>) -> Read<Description> {
     Description::new(string("a text", value)?).ok_or_else(|| Problem::new(Code::InvalidDescription))
 }
 
 /// Text that names a file or a device.
-pub(super) fn path(value: &DeValue<'_>) -> Read<String> {
+pub(crate) fn path(value: &DeValue<'_>) -> Read<String> {
     let text = string("a path", value)?;
     if text.is_empty() || text.contains('\0') {
         return Err(Problem::new(Code::InvalidPath).hint("a path is not empty and has no NUL"));
@@ -101,7 +141,7 @@ pub(super) fn path(value: &DeValue<'_>) -> Read<String> {
 }
 
 /// A path that a Unix socket can have (`sockaddr_un` holds 107 bytes and a NUL).
-pub(super) fn socket_path(value: &DeValue<'_>) -> Read<String> {
+pub(crate) fn socket_path(value: &DeValue<'_>) -> Read<String> {
     let text = path(value)?;
     if text.len() > 107 {
         return Err(Problem::new(Code::InvalidPath).hint("the path of a Unix socket has at most 107 bytes"));
@@ -110,7 +150,7 @@ pub(super) fn socket_path(value: &DeValue<'_>) -> Read<String> {
 }
 
 /// A network device's name (`IFNAMSIZ` leaves 15 bytes).
-pub(super) fn device(value: &DeValue<'_>) -> Read<String> {
+pub(crate) fn device(value: &DeValue<'_>) -> Read<String> {
     let text = string("the name of a network device", value)?;
     let odd = |c: char| c.is_whitespace() || c == '/' || c == '\0';
     if text.is_empty() || text.len() > 15 || text.contains(odd) || text == "." || text == ".." {
@@ -125,7 +165,7 @@ fn is_unicast(address: Ipv4Addr) -> bool {
     !(address.octets()[0] == 0 || address.is_loopback() || address.octets()[0] >= 224)
 }
 
-pub(super) fn address(value: &DeValue<'_>) -> Read<Ipv4Addr> {
+pub(crate) fn address(value: &DeValue<'_>) -> Read<Ipv4Addr> {
     let text = string("an address", value)?;
     let address: Ipv4Addr = text.parse().map_err(|_| {
         let problem = Problem::new(Code::InvalidAddress);
@@ -142,7 +182,7 @@ fn split_prefix(text: &str) -> Option<(Ipv4Addr, u8)> {
 }
 
 /// Any prefix, written with its length and without host bits.
-pub(super) fn prefix(value: &DeValue<'_>) -> Read<Prefix> {
+pub(crate) fn prefix(value: &DeValue<'_>) -> Read<Prefix> {
     let text = string("a prefix", value)?;
     let Some((address, len)) = split_prefix(text) else {
         let problem = Problem::new(Code::InvalidPrefix);
@@ -159,7 +199,7 @@ pub(super) fn prefix(value: &DeValue<'_>) -> Read<Prefix> {
 }
 
 /// A prefix of addresses that hosts may have.
-pub(super) fn unicast_prefix(value: &DeValue<'_>) -> Read<Prefix> {
+pub(crate) fn unicast_prefix(value: &DeValue<'_>) -> Read<Prefix> {
     let prefix = prefix(value)?;
     let special = [Prefix::of(0, 8), Prefix::of(0x7f00_0000, 8), Prefix::of(0xe000_0000, 3)];
     if special.iter().any(|s| s.covers(prefix) || prefix.covers(*s)) {
@@ -170,7 +210,7 @@ pub(super) fn unicast_prefix(value: &DeValue<'_>) -> Read<Prefix> {
 }
 
 /// An interface's own address with the length of its on-link prefix.
-pub(super) fn interface_address(value: &DeValue<'_>) -> Read<(Ipv4Addr, Prefix)> {
+pub(crate) fn interface_address(value: &DeValue<'_>) -> Read<(Ipv4Addr, Prefix)> {
     let text = string("an address with its prefix length", value)?;
     let problem = |hint: &str| Problem::new(Code::InvalidAddress).hint(hint);
     let (address, len) =
@@ -181,16 +221,16 @@ pub(super) fn interface_address(value: &DeValue<'_>) -> Read<(Ipv4Addr, Prefix)>
     Ok((address, Prefix::of(address.into(), len)))
 }
 
-pub(super) fn vlan(value: &DeValue<'_>) -> Read<Vlan> {
+pub(crate) fn vlan(value: &DeValue<'_>) -> Read<Vlan> {
     let id = number(1, 4094)(value)?;
     Vlan::new(id as u16).ok_or_else(|| Problem::new(Code::OutOfRange))
 }
 
-pub(super) fn mtu(value: &DeValue<'_>) -> Read<u16> {
+pub(crate) fn mtu(value: &DeValue<'_>) -> Read<u16> {
     number(576, 9216)(value).map(|mtu| mtu as u16)
 }
 
-pub(super) fn mac(value: &DeValue<'_>) -> Read<[u8; 6]> {
+pub(crate) fn mac(value: &DeValue<'_>) -> Read<[u8; 6]> {
     let text = string("an Ethernet address", value)?;
     let octets: Option<Vec<u8>> = text
         .split(':')
@@ -203,7 +243,7 @@ pub(super) fn mac(value: &DeValue<'_>) -> Read<[u8; 6]> {
 }
 
 /// An idle timeout.
-pub(super) fn timeout(value: &DeValue<'_>) -> Read<Duration> {
+pub(crate) fn timeout(value: &DeValue<'_>) -> Read<Duration> {
     const LEAST: Duration = Duration::from_secs(1);
     const MOST: Duration = Duration::from_hours(30 * 24);
     let problem = Problem::new(Code::InvalidDuration);
@@ -222,20 +262,20 @@ pub(super) fn timeout(value: &DeValue<'_>) -> Read<Duration> {
 }
 
 /// A bit rate.
-pub(super) fn rate(value: &DeValue<'_>) -> Read<u64> {
+pub(crate) fn rate(value: &DeValue<'_>) -> Read<u64> {
     units::rate(string("a bit rate", value)?).ok_or_else(|| Problem::new(Code::InvalidRate))
 }
 
 /// Ports as a DNAT entry has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ports {
+pub(crate) enum Ports {
     Any,
     Range(PortRange),
 }
 
 impl Ports {
     /// Number of ports.
-    pub(super) fn len(range: PortRange) -> u32 {
+    pub(crate) fn len(range: PortRange) -> u32 {
         u32::from(range.last - range.first) + 1
     }
 }
@@ -245,7 +285,7 @@ fn port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|port| plain && *port != 0)
 }
 
-pub(super) fn ports(value: &DeValue<'_>) -> Read<Ports> {
+pub(crate) fn ports(value: &DeValue<'_>) -> Read<Ports> {
     let one = |port: u16| Ports::Range(PortRange { first: port, last: port });
     if let Some(number) = integer(value) {
         let port = between(Code::InvalidPorts, number, 1, 65535)?;
@@ -279,14 +319,14 @@ fn range(text: &str) -> Option<PortRange> {
 }
 
 /// A range of external ports.
-pub(super) fn port_range(value: &DeValue<'_>) -> Read<PortRange> {
+pub(crate) fn port_range(value: &DeValue<'_>) -> Read<PortRange> {
     match ports(value)? {
         Ports::Range(range) => Ok(range),
         Ports::Any => Ok(PortRange::ALL),
     }
 }
 
-pub(super) fn source(value: &DeValue<'_>) -> Read<Source> {
+pub(crate) fn source(value: &DeValue<'_>) -> Read<Source> {
     let text = string("a source", value)?;
     if text == "vpc" {
         return Ok(Source::Vpc);

@@ -12,7 +12,9 @@
 pub mod address;
 pub mod client;
 pub mod describe;
+pub mod inventory;
 pub mod manager;
 pub mod protocol;
 pub mod service;
 pub mod socket;
+pub mod store;

@@ -9,7 +9,7 @@ use super::gateways::Tally;
 use super::{Check, is_edge, name_of, value_of};
 use crate::config::document::{Field, Spot};
 use crate::config::error::Code;
-use crate::config::file::{DnatTable, GatewayTable, ProtocolWord, SnatTable, VpcTable};
+use crate::config::file::{DnatTable, GatewayTable, SnatTable, VpcTable};
 use crate::config::model::{Dnat, Forward, Quotas, Snat, Source, Transport};
 use crate::config::values::Ports;
 use crate::policy::{Filtering, Mapping, PortRange, Prefix, Timeouts};
@@ -128,16 +128,11 @@ impl<'c> Check<'c, '_> {
     fn forward(&self, table: &DnatTable) -> Option<Forward> {
         let (public, private, protocol) =
             (table.public_port.as_ref()?, table.private_port.as_ref()?, table.protocol.as_ref()?);
-        let transport = match protocol.value {
-            ProtocolWord::Tcp => Some(Transport::Tcp),
-            ProtocolWord::Udp => Some(Transport::Udp),
-            ProtocolWord::Any => None,
-        };
         let refuse = |field: Spot, hint: &str| {
             self.document.error(field, Code::DnatProtocol).hint(hint).emit();
         };
         let here = table.here;
-        match (public.value, private.value, transport) {
+        match (public.value, private.value, protocol.value) {
             (Ports::Any, Ports::Any, None) => return Some(Forward::AnyPort),
             (Ports::Any, Ports::Any, Some(_)) => {
                 refuse(here.of(protocol), "for IP mapping set protocol = \"Any\", otherwise give ports");

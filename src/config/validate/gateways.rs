@@ -12,7 +12,7 @@ use crate::config::model::{Eip, Gateway, Name, Quotas, Specification};
 use crate::policy::{Lpm, Prefix};
 
 /// Private hosts are many: without a quota one of them could use up what all share (RFC 6888 REQ-4).
-const HOST_SESSIONS: u32 = 100_000;
+pub(crate) const HOST_SESSIONS: u32 = 100_000;
 
 /// Counts what a quota limits, and says once when it is passed.
 pub(super) struct Tally<'c> {

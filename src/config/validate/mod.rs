@@ -2,7 +2,7 @@
 //! out, and the parts that refer to it are judged as far as they can be.
 
 mod entries;
-mod gateways;
+pub(crate) mod gateways;
 mod system;
 mod topology;
 
@@ -118,12 +118,12 @@ fn value_of<T: Clone>(field: Option<&Field<T>>) -> Option<T> {
 }
 
 /// Whether an address is the network or the broadcast address of a prefix (RFC 3021: /31 has neither).
-fn is_edge(prefix: Prefix, address: u32) -> bool {
+pub(crate) fn is_edge(prefix: Prefix, address: u32) -> bool {
     prefix.len() <= 30 && (address == prefix.address() || address == prefix.last())
 }
 
 /// Whether two prefixes share addresses.
-fn overlap(a: Prefix, b: Prefix) -> bool {
+pub(crate) fn overlap(a: Prefix, b: Prefix) -> bool {
     a.covers(b) || b.covers(a)
 }
 

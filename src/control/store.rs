@@ -1,0 +1,539 @@
+//! The durable store: every resource, API key, audit record and idempotency key, in one file.
+//!
+//! It is [redb]: an embedded, copy-on-write B-tree in pure Rust. A commit is one `fdatasync` after which all of it is there,
+//! and a process or machine that dies in the middle leaves the state before; nothing is replayed at the start. SQLite does
+//! the same but is a C library, and an LSM tree (fjall, RocksDB) spends threads and memory on a load of writes that a
+//! gateway's configuration is not. A file of its own would have to prove what these have proven.
+//!
+//! Values are JSON in the words of the API, so that an older store can be read by a newer natgate field by field, and by
+//! people in need.
+//!
+//! Whatever is wrong with the file, it is refused and left as it is: damaged, made by a newer natgate, or no store at all. A
+//! store of an older version is migrated in one transaction when it is opened.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The version of what is in the file.
+pub const VERSION: u64 = 1;
+
+/// Audit records that are kept; the oldest go.
+const AUDIT: u64 = 100_000;
+
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+const RESOURCES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("resources");
+const KEYS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("keys");
+const ANSWERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("answers");
+const AUDITED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("audit");
+
+/// The store cannot be opened or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process has it.
+    #[error("store {path}: another natgate has it open; stop it, or give this one another file (store.path)")]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It was made by a newer natgate.
+    #[error(
+        "store {path}: it has version {found}, and this natgate knows versions up to {VERSION}; run the natgate that wrote it, or restore an export of the older one into another file (store.path)"
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u64,
+    },
+    /// It cannot be read.
+    #[error(
+        "store {path}: it is damaged or no store ({reason}); it was left as it is. Restore a copy of it, or move it away, start anew and run natgate apply with the last export"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The operating system refused.
+    #[error("store {path}: {action} failed: {reason}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// The reason.
+        reason: String,
+    },
+}
+
+/// A resource, key or answer that is to be written, or taken away.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Write {
+    /// Which.
+    pub key: String,
+    /// Its new value, or none.
+    pub value: Option<Value>,
+}
+
+/// Who changed what.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AuditRecord {
+    /// Its number; records follow each other without gaps.
+    #[serde(default)]
+    pub number: u64,
+    /// When, in seconds since 1970.
+    pub time: u64,
+    /// Who: a user of this machine, or an API key.
+    pub who: String,
+    /// What was done: `create`, `update`, `delete`, `apply`.
+    pub action: String,
+    /// The identifier of what changed.
+    pub id: String,
+    /// What it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Value>,
+    /// What it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Value>,
+}
+
+/// Everything that one commit writes.
+#[derive(Clone, Debug, Default)]
+pub struct Transaction {
+    /// Resources by identifier.
+    pub resources: Vec<Write>,
+    /// API keys by identifier.
+    pub keys: Vec<Write>,
+    /// Answers by idempotency key.
+    pub answers: Vec<Write>,
+    /// Audit records; the store numbers them.
+    pub audit: Vec<AuditRecord>,
+    /// What is to happen if an apply is not confirmed; `Some(None)` if nothing any more.
+    pub pending: Option<Option<Value>>,
+}
+
+/// All that is in a store, without the audit records.
+#[derive(Debug, Default)]
+pub struct Contents {
+    /// Resources by identifier.
+    pub resources: Vec<(String, Value)>,
+    /// API keys by identifier.
+    pub keys: Vec<(String, Value)>,
+    /// Answers by idempotency key.
+    pub answers: Vec<(String, Value)>,
+    /// What is to happen if the last apply is not confirmed.
+    pub pending: Option<Value>,
+}
+
+/// An open store. One process has it at a time.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    database: Database,
+    /// The number of the next audit record.
+    next_audit: u64,
+    first_audit: u64,
+}
+
+type Failure = redb::Error;
+
+impl Store {
+    /// Opens a store, or makes an empty one where there is no file.
+    ///
+    /// # Errors
+    /// It is in use, damaged, newer, or cannot be reached. It is left as it is then.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let io = |action| {
+            move |error: std::io::Error| StoreError::Io {
+                path: path.to_owned(),
+                action,
+                reason: error.to_string(),
+            }
+        };
+        if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+            fs::create_dir_all(directory).map_err(io("making its directory"))?;
+        }
+        let is_new = match fs::metadata(path) {
+            Ok(_) => false,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
+            Err(error) => return Err(io("looking at it")(error)),
+        };
+        if is_new {
+            return Self::make(path);
+        }
+        // Looked at without writing first: opening for writing makes notes in the file.
+        if let Some(found) = guarded(path, || Ok(peek(path)))?.filter(|found| *found > VERSION) {
+            return Err(StoreError::Newer { path: path.to_owned(), found });
+        }
+        let database = guarded(path, || {
+            let mut builder = Database::builder();
+            builder.set_check_integrity_on_open(true).set_repair_callback(|_| {});
+            builder.open(path).map_err(|error| match error {
+                redb::DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: path.to_owned() },
+                redb::DatabaseError::Storage(redb::StorageError::Io(error))
+                    if error.kind() == std::io::ErrorKind::PermissionDenied =>
+                {
+                    io("opening it")(error)
+                }
+                error => damaged(path, &error),
+            })
+        })?;
+        guarded(path, || Self::read(path, database))
+    }
+
+    /// Makes an empty store beside its place and moves it there, so that its place never holds half of one.
+    fn make(path: &Path) -> Result<Self, StoreError> {
+        let mut fresh = path.as_os_str().to_owned();
+        fresh.push(".new");
+        let fresh = PathBuf::from(fresh);
+        let failed = |action: &'static str| {
+            move |reason: String| StoreError::Io { path: path.to_owned(), action, reason }
+        };
+        match fs::remove_file(&fresh) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(failed("removing what an earlier start left")(error.to_string()));
+            }
+            _ => {}
+        }
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&fresh);
+        let file = file.map_err(|error| failed("making it")(error.to_string()))?;
+        let made = || -> Result<Database, Failure> {
+            let database =
+                Database::builder().create_with_backend(redb::backends::FileBackend::new(file)?)?;
+            let transaction = database.begin_write()?;
+            transaction.open_table(META)?.insert("version", VERSION.to_be_bytes().as_slice())?;
+            transaction.open_table(RESOURCES)?;
+            transaction.open_table(KEYS)?;
+            transaction.open_table(ANSWERS)?;
+            transaction.open_table(AUDITED)?;
+            transaction.commit()?;
+            Ok(database)
+        };
+        let database = made().map_err(|error| failed("making it")(error.to_string()))?;
+        fs::rename(&fresh, path).map_err(|error| failed("giving it its name")(error.to_string()))?;
+        if let Some(directory) = path.parent() {
+            let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+            let synced = fs::File::open(directory).and_then(|directory| directory.sync_all());
+            synced.map_err(|error| failed("making its name durable")(error.to_string()))?;
+        }
+        Ok(Self { path: path.to_owned(), database, next_audit: 0, first_audit: 0 })
+    }
+
+    fn read(path: &Path, database: Database) -> Result<Self, StoreError> {
+        let wrong = |error: Failure| damaged(path, &error);
+        let found = version(&database).map_err(wrong)?;
+        let found = found.ok_or_else(|| damaged(path, &"it has no version"))?;
+        if found > VERSION {
+            return Err(StoreError::Newer { path: path.to_owned(), found });
+        }
+        migrate(&database, found).map_err(wrong)?;
+        let bounds = || -> Result<(u64, u64), Failure> {
+            let transaction = database.begin_read()?;
+            let table = transaction.open_table(AUDITED)?;
+            let first = table.first()?.map_or(0, |(number, _)| number.value());
+            let next = table.last()?.map_or(0, |(number, _)| number.value() + 1);
+            Ok((first, next))
+        };
+        let (first_audit, next_audit) = bounds().map_err(wrong)?;
+        Ok(Self { path: path.to_owned(), database, next_audit, first_audit })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Everything in it.
+    ///
+    /// # Errors
+    /// It is damaged.
+    pub fn contents(&self) -> Result<Contents, StoreError> {
+        guarded(&self.path, || {
+            let read = || -> Result<Contents, Failure> {
+                let transaction = self.database.begin_read()?;
+                let all =
+                    |definition: TableDefinition<'_, &str, &[u8]>| -> Result<Vec<(String, Value)>, Failure> {
+                        let mut all = Vec::new();
+                        for row in transaction.open_table(definition)?.iter()? {
+                            let (key, value) = row?;
+                            let value = serde_json::from_slice(value.value()).map_err(|error| {
+                                redb::StorageError::Corrupted(format!("{}: {error}", key.value()))
+                            })?;
+                            all.push((key.value().to_owned(), value));
+                        }
+                        Ok(all)
+                    };
+                let pending = transaction.open_table(META)?.get("pending")?;
+                let pending = pending.and_then(|value| serde_json::from_slice(value.value()).ok());
+                Ok(Contents { resources: all(RESOURCES)?, keys: all(KEYS)?, answers: all(ANSWERS)?, pending })
+            };
+            read().map_err(|error| damaged(&self.path, &error))
+        })
+    }
+
+    /// Writes everything of a transaction, or nothing. When this returns it is on the disk.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub fn commit(&mut self, transaction: &Transaction) -> Result<(), StoreError> {
+        let mut next_audit = self.next_audit;
+        let mut first_audit = self.first_audit;
+        let mut written = || -> Result<(), Failure> {
+            let write = self.database.begin_write()?;
+            for (definition, writes) in [
+                (RESOURCES, &transaction.resources),
+                (KEYS, &transaction.keys),
+                (ANSWERS, &transaction.answers),
+            ] {
+                if writes.is_empty() {
+                    continue;
+                }
+                let mut table = write.open_table(definition)?;
+                for Write { key, value } in writes {
+                    match value {
+                        Some(value) => {
+                            table.insert(key.as_str(), value.to_string().as_bytes())?;
+                        }
+                        None => {
+                            table.remove(key.as_str())?;
+                        }
+                    }
+                }
+            }
+            if !transaction.audit.is_empty() {
+                let mut table = write.open_table(AUDITED)?;
+                for record in &transaction.audit {
+                    let record = AuditRecord { number: next_audit, ..record.clone() };
+                    let text = serde_json::to_vec(&record)
+                        .map_err(|error| redb::StorageError::Corrupted(error.to_string()))?;
+                    table.insert(next_audit, text.as_slice())?;
+                    next_audit += 1;
+                }
+                while next_audit - first_audit > AUDIT {
+                    table.remove(first_audit)?;
+                    first_audit += 1;
+                }
+            }
+            if let Some(pending) = &transaction.pending {
+                let mut meta = write.open_table(META)?;
+                match pending {
+                    Some(pending) => {
+                        meta.insert("pending", pending.to_string().as_bytes())?;
+                    }
+                    None => {
+                        meta.remove("pending")?;
+                    }
+                }
+            }
+            write.commit()?;
+            Ok(())
+        };
+        written().map_err(|error| StoreError::Io {
+            path: self.path.clone(),
+            action: "writing to it",
+            reason: error.to_string(),
+        })?;
+        (self.next_audit, self.first_audit) = (next_audit, first_audit);
+        Ok(())
+    }
+
+    /// Audit records before a number, the newest first.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn audit(&self, before: Option<u64>, most: usize) -> Result<Vec<AuditRecord>, StoreError> {
+        let read = || -> Result<Vec<AuditRecord>, Failure> {
+            let transaction = self.database.begin_read()?;
+            let table = transaction.open_table(AUDITED)?;
+            let mut records = Vec::new();
+            for row in table.range(..before.unwrap_or(u64::MAX))?.rev().take(most) {
+                let (_, value) = row?;
+                let record = serde_json::from_slice(value.value())
+                    .map_err(|error| redb::StorageError::Corrupted(error.to_string()))?;
+                records.push(record);
+            }
+            Ok(records)
+        };
+        read().map_err(|error| damaged(&self.path, &error))
+    }
+}
+
+/// The version of a store that was closed well; one that was not is mended when it is opened for writing.
+fn peek(path: &Path) -> Option<u64> {
+    version(&redb::ReadOnlyDatabase::open(path).ok()?).ok()?
+}
+
+fn version(database: &impl ReadableDatabase) -> Result<Option<u64>, Failure> {
+    let transaction = database.begin_read()?;
+    let table = match transaction.open_table(META) {
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+        table => table?,
+    };
+    let version = table.get("version")?;
+    Ok(version.and_then(|version| Some(u64::from_be_bytes(version.value().try_into().ok()?))))
+}
+
+/// Brings a store of an older version to this one, in one transaction. There is no older version yet.
+fn migrate(database: &Database, found: u64) -> Result<(), Failure> {
+    if found == VERSION {
+        return Ok(());
+    }
+    let transaction = database.begin_write()?;
+    for step in found..VERSION {
+        if let Some(migration) = MIGRATIONS.get(step as usize) {
+            migration(&transaction)?;
+        }
+    }
+    transaction.open_table(META)?.insert("version", VERSION.to_be_bytes().as_slice())?;
+    transaction.commit()?;
+    Ok(())
+}
+
+type Migration = fn(&redb::WriteTransaction) -> Result<(), Failure>;
+
+/// What leads from each version to the next; the first is from version 0, which was never in use.
+const MIGRATIONS: [Migration; VERSION as usize] = [|transaction| {
+    transaction.open_table(RESOURCES)?;
+    transaction.open_table(KEYS)?;
+    transaction.open_table(ANSWERS)?;
+    transaction.open_table(AUDITED)?;
+    Ok(())
+}];
+
+fn damaged(path: &Path, reason: &dyn std::fmt::Display) -> StoreError {
+    StoreError::Damaged { path: path.to_owned(), reason: reason.to_string() }
+}
+
+/// Reads a file that may hold anything: what the library does not expect ends in a panic there, and in an error here.
+fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Err(damaged(path, &"its structure makes no sense")))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::control::socket::scratch;
+
+    fn write(key: &str, value: Option<Value>) -> Write {
+        Write { key: key.to_owned(), value }
+    }
+
+    fn record(id: &str) -> AuditRecord {
+        AuditRecord {
+            number: 0,
+            time: 1,
+            who: "root".into(),
+            action: "create".into(),
+            id: id.into(),
+            before: None,
+            after: Some(json!({})),
+        }
+    }
+
+    #[test]
+    fn what_was_committed_is_there_after_a_reopening() {
+        let directory = scratch::Directory::new();
+        let path = directory.path().join("deep/store.redb");
+        let mut store = Store::open(&path).unwrap();
+        let transaction = Transaction {
+            resources: vec![
+                write("eip-a", Some(json!({"address": "203.0.113.1"}))),
+                write("eip-b", Some(json!(1))),
+            ],
+            keys: vec![write("key", Some(json!("k")))],
+            answers: vec![write("again", Some(json!("a")))],
+            audit: vec![record("eip-a"), record("eip-b")],
+            pending: Some(Some(json!("pending"))),
+        };
+        store.commit(&transaction).unwrap();
+        store
+            .commit(&Transaction { resources: vec![write("eip-b", None)], ..Transaction::default() })
+            .unwrap();
+        assert!(matches!(Store::open(&path), Err(StoreError::InUse { .. })));
+        drop(store);
+        let mut store = Store::open(&path).unwrap();
+        let contents = store.contents().unwrap();
+        assert_eq!(contents.resources, [("eip-a".to_owned(), json!({"address": "203.0.113.1"}))]);
+        assert_eq!((contents.keys.len(), contents.answers.len()), (1, 1));
+        assert_eq!(contents.pending, Some(json!("pending")));
+        store
+            .commit(&Transaction { audit: vec![record("x")], pending: Some(None), ..Transaction::default() })
+            .unwrap();
+        let numbers: Vec<_> = store.audit(None, 2).unwrap().into_iter().map(|r| (r.number, r.id)).collect();
+        assert_eq!(numbers, [(2, "x".to_owned()), (1, "eip-b".to_owned())]);
+        assert_eq!(store.audit(Some(1), 9).unwrap().len(), 1);
+        assert_eq!(store.contents().unwrap().pending, None);
+    }
+
+    #[test]
+    fn a_newer_store_is_refused_and_an_older_one_migrated() {
+        let directory = scratch::Directory::new();
+        let path = directory.path().join("store.redb");
+        let set = |version: u64| {
+            let database = Database::builder().open(&path).unwrap();
+            let transaction = database.begin_write().unwrap();
+            transaction
+                .open_table(META)
+                .unwrap()
+                .insert("version", version.to_be_bytes().as_slice())
+                .unwrap();
+            transaction.commit().unwrap();
+        };
+        drop(Store::open(&path).unwrap());
+        set(VERSION + 1);
+        let before = fs::read(&path).unwrap();
+        assert_eq!(peek(&path), Some(VERSION + 1));
+        let error = Store::open(&path).unwrap_err();
+        assert!(matches!(error, StoreError::Newer { .. }), "{error}");
+        assert!(error.to_string().contains("version 2"), "{error}");
+        assert!(fs::read(&path).unwrap() == before, "the file was changed");
+        set(0);
+        drop(Store::open(&path).unwrap());
+        let database = Database::builder().open(&path).unwrap();
+        assert_eq!(version(&database).unwrap(), Some(VERSION));
+    }
+
+    #[test]
+    fn a_damaged_store_is_refused_and_left_as_it_is() {
+        let directory = scratch::Directory::new();
+        let path = directory.path().join("store.redb");
+        let mut store = Store::open(&path).unwrap();
+        let many = (0..2000).map(|i| write(&format!("eip-{i:04}"), Some(json!({ "text": "x".repeat(100) }))));
+        store.commit(&Transaction { resources: many.collect(), ..Transaction::default() }).unwrap();
+        drop(store);
+        let good = fs::read(&path).unwrap();
+        let mut refused = 0;
+        let mut damages: Vec<Vec<u8>> =
+            vec![b"no store at all".to_vec(), vec![0; 8192], good[..good.len() / 2].to_vec()];
+        damages.push(Vec::new());
+        for at in [0, 64, 4096, 8192, 20_000, 40_000, 80_000] {
+            let mut bad = good.clone();
+            bad[at..at + 64].fill(0xa5);
+            damages.push(bad);
+        }
+        for (i, bad) in damages.iter().enumerate() {
+            fs::write(&path, bad).unwrap();
+            let read = Store::open(&path).and_then(|store| store.contents());
+            match read {
+                Err(error) => {
+                    refused += 1;
+                    assert!(error.to_string().contains("left as it is"), "{i}: {error}");
+                    assert_eq!(fs::read(&path).unwrap(), *bad, "{i}: {error}");
+                }
+                // Some bytes of the file mean nothing.
+                Ok(contents) => assert_eq!(contents.resources.len(), 2000, "{i}"),
+            }
+        }
+        assert!(refused >= damages.len() - 3, "{refused} of {}", damages.len());
+    }
+}
