@@ -5,10 +5,13 @@
 //! Sessions live longer than configurations, and speak of EIPs, entries, gateways and VPCs by number. So a number that
 //! was given to one resource is never given to another while the process lives:
 //!
-//! - VPCs, gateways, EIPs and interfaces have theirs by name, by address, and by port and VLAN. One that comes back finds
-//!   its old number, and a gateway its meter, on which sessions of before may still count.
+//! - VPCs and gateways have theirs by name, EIPs by address. One that comes back finds its old number, and a gateway its
+//!   meter, on which sessions of before may still count.
 //! - An entry has its number for as long as it is configured. It is the same entry as long as its gateway and, for DNAT,
 //!   its EIP, protocol and first public port, for SNAT its source are the same. One that comes back is a new one.
+//!
+//! Interfaces are the exception: no session knows them, and what a worker has learned of neighbours it forgets when the
+//! interface of a number becomes another. So the number of one that is gone goes to the next that comes.
 //!
 //! Numbers are never used up in practice (65,535 VPC names, four thousand million entries); if they are, the compiler says so and the
 //! configuration in force stays.
@@ -23,12 +26,14 @@ use std::collections::BTreeMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
+use hashbrown::hash_map::Entry;
 use hashbrown::{HashMap, HashSet};
 
 use super::diff::interface_name;
 use super::directory::{Directory, EntryInfo, EntryKind};
 use super::error::{Code, Error, Errors};
-use super::model::{Dnat, Forward, Link, Model, Name, Outside, Snat, Vpc};
+use super::model::{Dnat, Forward, Link, Model, Outside, Snat, Vpc};
+use super::words::{Name, Vlan};
 use crate::base::{EipIndex, EntryId, GatewayIndex, InterfaceIndex, PortIndex, VpcIndex};
 use crate::policy::snapshot::SnatTable;
 use crate::policy::{
@@ -95,8 +100,7 @@ enum EntryKey {
 /// snapshot that it makes is to be published, and to be given back as `previous` the next time.
 #[derive(Clone, Debug)]
 pub struct Compiler {
-    interfaces: Numbers<(PortIndex, Option<u16>)>,
-    interface_names: Vec<String>,
+    interfaces: HashMap<InterfaceKey, InterfaceIndex>,
     vpcs: Numbers<Name>,
     gateways: Numbers<Name>,
     /// By gateway number, those that are gone included: their sessions still count out.
@@ -117,8 +121,7 @@ impl Compiler {
     /// A compiler that has given no number yet.
     pub fn new() -> Self {
         Self {
-            interfaces: Numbers::new(u32::from(u16::MAX)),
-            interface_names: Vec::new(),
+            interfaces: HashMap::new(),
             // As a tenant a VPC has the number after its own.
             vpcs: Numbers::new(u32::from(u16::MAX)),
             gateways: Numbers::new(u32::MAX),
@@ -164,16 +167,7 @@ impl Compiler {
             let hint = "restart natgate to number anew";
             model.fault(Code::Exhausted, format!("{kind} \"{name}\""), None, hint).into()
         };
-        for link in links(model) {
-            let name = interface_name(model, link);
-            let number = self
-                .interfaces
-                .number(&interface_key(link))
-                .ok_or_else(|| exhausted("interface", name.clone()))?;
-            if number as usize == self.interface_names.len() {
-                self.interface_names.push(name);
-            }
-        }
+        self.interfaces = renumber(&self.interfaces, keyed_links(model).map(|(_, link)| interface_key(link)));
         for vpc in model.vpcs() {
             self.vpcs.number(&vpc.name).ok_or_else(|| exhausted("vpc", vpc.name.to_string()))?;
         }
@@ -203,6 +197,11 @@ impl Compiler {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub(super) fn use_up_entries(&mut self) {
+        self.next_entry = u32::MAX;
+    }
+
     fn vpc_index(&self, name: &Name) -> VpcIndex {
         VpcIndex(self.vpcs.get(name) as u16)
     }
@@ -212,7 +211,7 @@ impl Compiler {
     }
 
     fn interface_index(&self, link: &Link) -> InterfaceIndex {
-        InterfaceIndex(self.interfaces.get(&interface_key(link)) as u16)
+        self.interfaces.get(&interface_key(link)).copied().unwrap_or(InterfaceIndex(u16::MAX))
     }
 
     fn dnat_key(&self, entry: &Dnat) -> EntryKey {
@@ -231,8 +230,13 @@ impl Compiler {
         self.entries.get(&key).copied().unwrap_or(EntryId(u32::MAX))
     }
 
+    /// One more than the highest number of an interface.
+    fn interface_slots(&self) -> usize {
+        self.interfaces.values().map(|index| index.index() + 1).max().unwrap_or(0)
+    }
+
     fn topology(&self, model: &Model, ports: &[PortFacts], edit: &mut Edit) {
-        let mut interfaces: Vec<Option<Interface>> = vec![None; self.interfaces.len()];
+        let mut interfaces: Vec<Option<Interface>> = vec![None; self.interface_slots()];
         let mut topology = Topology {
             ports: vec![PortVlans::default(); ports.len()],
             vpcs: vec![crate::policy::Vpc::default(); self.vpcs.len()],
@@ -240,7 +244,7 @@ impl Compiler {
         };
         let mut add = |link: &Link, prefix: Prefix, realm: Realm, vlans: &mut [PortVlans]| {
             let index = self.interface_index(link);
-            let vlan = link.vlan.map(super::model::Vlan::get);
+            let vlan = link.vlan.map(Vlan::get);
             let facts = ports[link.port.index()];
             vlans[link.port.index()].attach(vlan, index);
             interfaces[index.index()] = Some(Interface {
@@ -280,8 +284,8 @@ impl Compiler {
                 compiled.routes.insert(route.to, Route { interface, next_hop: Some(route.via.into()) });
             }
         }
-        // An interface that is gone keeps its number: its place holds a copy of one that is there, to which no frame
-        // and no route leads.
+        // A place that is free until the next interface comes holds a copy of one that is there: no frame and no route
+        // leads to it.
         if let Some(stand_in) = interfaces.iter().flatten().next().cloned() {
             let filled = interfaces.into_iter().map(|i| i.unwrap_or_else(|| stand_in.clone()));
             topology.interfaces = filled.collect();
@@ -463,9 +467,13 @@ impl Compiler {
             };
             (self.entry_id(self.snat_key(entry)), info)
         });
+        let mut interfaces = vec![String::new(); self.interface_slots()];
+        for (_, link) in keyed_links(model) {
+            interfaces[self.interface_index(link).index()] = interface_name(model, link);
+        }
         Directory {
             ports: model.ports().iter().map(|port| port.name.clone()).collect(),
-            interfaces: self.interface_names.clone(),
+            interfaces,
             vpcs: self.vpcs.keys(),
             gateways: self.gateways.keys(),
             eips: self.eips.keys().into_iter().map(Into::into).collect(),
@@ -478,8 +486,11 @@ fn touch_pool(entry: &SnatEntry, edit: &mut Edit) {
     entry.pool.iter().for_each(|member| edit.touch(member.index));
 }
 
-fn interface_key(link: &Link) -> (PortIndex, Option<u16>) {
-    (link.port, link.vlan.map(super::model::Vlan::get))
+/// What makes an interface the same one in two models.
+type InterfaceKey = (PortIndex, Option<Vlan>);
+
+fn interface_key(link: &Link) -> InterfaceKey {
+    (link.port, link.vlan)
 }
 
 /// All interfaces with the key of the table that declares them.
@@ -492,8 +503,24 @@ fn keyed_links(model: &Model) -> impl Iterator<Item = (String, &Link)> {
     outside.chain(vswitches)
 }
 
-fn links(model: &Model) -> impl Iterator<Item = &Link> {
-    keyed_links(model).map(|(_, link)| link)
+/// Numbers for interfaces: each keeps its own, new ones get the lowest that are free.
+fn renumber(
+    old: &HashMap<InterfaceKey, InterfaceIndex>,
+    keys: impl Iterator<Item = InterfaceKey>,
+) -> HashMap<InterfaceKey, InterfaceIndex> {
+    let keys: Vec<InterfaceKey> = keys.collect();
+    let mut numbers: HashMap<InterfaceKey, InterfaceIndex> =
+        keys.iter().filter_map(|key| Some((*key, *old.get(key)?))).collect();
+    let taken: HashSet<InterfaceIndex> = numbers.values().copied().collect();
+    let mut free = (0..u16::MAX).map(InterfaceIndex).filter(|index| !taken.contains(index));
+    for key in keys {
+        if let Entry::Vacant(vacant) = numbers.entry(key)
+            && let Some(index) = free.next()
+        {
+            vacant.insert(index);
+        }
+    }
+    numbers
 }
 
 /// The VPC of each gateway.

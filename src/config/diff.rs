@@ -8,10 +8,12 @@ use hashbrown::{HashMap, HashSet};
 use serde::Serialize;
 
 use super::model::{
-    Backend, Description, Dnat, Eip, Forward, Gateway, Idle, Link, Model, Name, Outside, Port, Snat,
-    StaticRoute, TimeoutOverrides, Transport, VSwitch, Vlan, Vpc, Workers,
+    Backend, Dnat, Eip, Forward, Gateway, Link, Model, Outside, Port, Snat, StaticRoute, Transport, VSwitch,
+    Vpc,
 };
+use super::settings::{Idle, TimeoutOverrides, Workers};
 use super::units::format_duration;
+use super::words::{Description, Name, Vlan};
 use crate::base::{PortIndex, Tick};
 use crate::policy::{Filtering, Mapping, Prefix, Timeouts};
 
@@ -215,6 +217,7 @@ fn system(model: &Model) -> Fields {
         ("workers", Some(workers(&s.workers))),
         ("sessions", Some(s.sessions.to_string())),
         ("neighbours", Some(s.neighbours.to_string())),
+        ("snat_eips", Some(s.snat_eips.to_string())),
         ("buffers", s.buffers.map(|buffers| buffers.to_string())),
         ("buffer_size", Some(s.buffer_size.to_string())),
         ("idle", Some(idle(s.idle))),

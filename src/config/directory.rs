@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use hashbrown::HashMap;
 use serde::Serialize;
 
-use super::model::Name;
+use super::words::Name;
 use crate::base::{EipIndex, EntryId, GatewayIndex, InterfaceIndex, PortIndex, VpcIndex};
 
 /// The kind of an entry.
@@ -43,8 +43,8 @@ pub struct EntryInfo {
 
 /// The names of all resources by the numbers that snapshots, sessions and counters have for them.
 ///
-/// VPCs, gateways, EIPs and interfaces that are gone keep their names, as their numbers are not given to others; entries
-/// that are gone are forgotten.
+/// VPCs, gateways and EIPs that are gone keep their names, as their numbers are not given to others; interfaces and
+/// entries that are gone are forgotten.
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
     pub(super) ports: Vec<Name>,
@@ -63,7 +63,7 @@ impl Directory {
 
     /// The name of an interface: its port's, and its VLAN if it has one, as in `wan.100`.
     pub fn interface(&self, index: InterfaceIndex) -> Option<&str> {
-        self.interfaces.get(index.index()).map(String::as_str)
+        self.interfaces.get(index.index()).map(String::as_str).filter(|name| !name.is_empty())
     }
 
     /// The name of a VPC.

@@ -48,7 +48,9 @@ impl Spot {
 
     /// A key of this table that is not there.
     pub(super) fn missing(self, name: &'static str) -> Self {
-        Self { is_value: false, ..self.down(name, None, self.start as usize..self.end as usize) }
+        let spot = Self { is_value: false, ..self.down(name, None, self.start as usize..self.end as usize) };
+        // A table that the file lacks has no line at all.
+        if self.path[0].is_none() { Self { start: u32::MAX, ..spot } } else { spot }
     }
 
     /// The table itself, without showing a value.
@@ -140,7 +142,7 @@ impl<'t> Document<'t> {
 
     /// The line of a place, from 1.
     pub(super) fn line(&self, spot: Spot) -> Option<u32> {
-        (spot.path[0].is_some()).then(|| self.line_at(spot.start as usize))
+        (spot.path[0].is_some() && spot.start != u32::MAX).then(|| self.line_at(spot.start as usize))
     }
 
     /// Starts an error; [`Draft::emit`] notes it.
@@ -361,12 +363,12 @@ impl<'d, 't> Table<'d, 't> {
 
     fn wrong_type(&self, key: &'static str, value: &Spanned<DeValue<'t>>, expected: &str) {
         let spot = self.here.down(key, None, value.span());
-        self.document.unread.borrow_mut().insert(spot.key());
         let spot = if value.get_ref().is_table() || is_tables(value.get_ref()) { spot.table() } else { spot };
         self.document
             .error(spot, Code::WrongType)
             .rule(format!("expected {expected}, found {}", kind_of(value.get_ref())))
             .emit();
+        self.document.unread.borrow_mut().insert(spot.key());
     }
 
     /// A table inside this one.

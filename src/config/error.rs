@@ -108,6 +108,7 @@ codes! {
     SnatSourceConflict "two SNAT entries of a VPC may not have the same source";
     SnatPoolSize "a SNAT entry has 1 to 64 EIPs";
     SnatPoolDuplicate "a pool names each EIP once";
+    SnatEips "SNAT pools have no more EIPs together than system.snat_eips";
     SnatFiltering "endpoint-dependent mapping goes with address-and-port-dependent filtering only";
     // Requests to a running gateway.
     NotFound "the resource must exist";

@@ -5,9 +5,11 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::document::{Field, Spot, Table};
-use super::model::{Description, Idle, Name, Source, Specification, TimeoutOverrides, Transport, Vlan};
+use super::model::{Source, Specification, Transport};
 use super::reference as known;
+use super::settings::{Idle, TimeoutOverrides};
 use super::values::{self, Ports};
+use super::words::{Description, Name, Vlan};
 use crate::policy::{Filtering, Mapping, PortRange, Prefix, Timeouts};
 
 pub(super) struct File {
@@ -48,6 +50,7 @@ pub(super) struct SystemTable {
     pub(super) cores: Option<Vec<Field<u64>>>,
     pub(super) sessions: Option<Field<u64>>,
     pub(super) neighbours: Option<Field<u64>>,
+    pub(super) snat_eips: Option<Field<u64>>,
     pub(super) buffers: Option<Field<u64>>,
     pub(super) buffer_size: Option<Field<u64>>,
     pub(super) idle: Option<Field<Idle>>,
@@ -65,6 +68,7 @@ impl SystemTable {
             cores: t.list("cores", values::number(0, 4095)),
             sessions: t.optional("sessions", values::count(1024, 1_000_000_000)),
             neighbours: t.optional("neighbours", values::count(64, 1_000_000)),
+            snat_eips: t.optional("snat_eips", values::count(16, 1_000_000)),
             buffers: t.optional("buffers", values::count(1024, 16_000_000)),
             buffer_size: t.optional("buffer_size", values::number(2048, 65536)),
             idle: t.optional("idle", values::choice(&[("poll", Idle::Poll), ("sleep", Idle::Sleep)])),

@@ -17,9 +17,11 @@ mod file;
 mod model;
 pub mod reference;
 mod reload;
+mod settings;
 pub mod units;
 pub(crate) mod validate;
 pub(crate) mod values;
+mod words;
 
 #[cfg(test)]
 mod tests;
@@ -32,10 +34,12 @@ pub use directory::{Directory, EntryInfo, EntryKind};
 pub use document::Problem;
 pub use error::{Code, Conflict, Error, Errors};
 pub use model::{
-    Backend, Description, Dnat, Eip, Forward, Gateway, Idle, Link, Model, Name, Outside, Port, Quotas, Snat,
-    Source, Specification, StaticRoute, System, TimeoutOverrides, Transport, VSwitch, Vlan, Vpc, Workers,
+    Backend, Dnat, Eip, Forward, Gateway, Link, Model, Outside, Port, Snat, Source, Specification,
+    StaticRoute, Transport, VSwitch, Vpc,
 };
 pub use reload::check_reload;
+pub use settings::{Idle, Quotas, System, TimeoutOverrides, Workers};
+pub use words::{Description, Name, Vlan};
 
 use document::{Document, Table};
 

@@ -87,6 +87,7 @@ pub static SYSTEM: Section = Section {
         ),
         key("sessions", "count, 1024 - 1G", "1048576", "Sessions that there is room for, over all workers."),
         key("neighbours", "count, 64 - 1M", "16384", "Neighbours (ARP) that each worker has room for."),
+        key("snat_eips", "count, 16 - 1M", "1024", "EIPs in SNAT pools that each worker has room for."),
         key(
             "buffers",
             "count, 1024 - 16M",

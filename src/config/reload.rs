@@ -1,7 +1,8 @@
 //! What a reload may not do.
 
 use super::error::{Code, Error, Errors};
-use super::model::{Model, Port, System};
+use super::model::{Model, Port};
+use super::settings::System;
 
 /// Whether a running gateway can become what another file says. Ports, workers, memory and the management socket are
 /// taken at start and cannot change; a gateway with deletion protection cannot go.
@@ -52,7 +53,8 @@ fn system(running: &Model, next: &Model, errors: &mut Vec<Error>) {
         let hint = format!("it is {old} now; {RESTART}");
         errors.push(next.fault(Code::RestartNeeded, format!("system.{key}"), Some(new), &hint));
     };
-    let System { workers, sessions, neighbours, buffers, buffer_size, idle, control, log: _ } = old;
+    let System { workers, sessions, neighbours, snat_eips, buffers, buffer_size, idle, control, log: _ } =
+        old;
     if *workers != new.workers {
         let key = if next.places.lines.contains_key("system.cores") { "cores" } else { "workers" };
         refuse(key, super::diff::workers(workers), super::diff::workers(&new.workers));
@@ -62,6 +64,9 @@ fn system(running: &Model, next: &Model, errors: &mut Vec<Error>) {
     }
     if *neighbours != new.neighbours {
         refuse("neighbours", neighbours.to_string(), new.neighbours.to_string());
+    }
+    if *snat_eips != new.snat_eips {
+        refuse("snat_eips", snat_eips.to_string(), new.snat_eips.to_string());
     }
     if *buffers != new.buffers {
         let text = |buffers: Option<usize>| buffers.map_or("as the ports need".to_owned(), |b| b.to_string());

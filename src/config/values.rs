@@ -7,8 +7,9 @@ use toml::de::DeValue;
 
 use super::document::{Problem, kind_of};
 use super::error::Code;
-use super::model::{Description, Name, Source, Specification, Transport, Vlan};
+use super::model::{Source, Specification, Transport};
 use super::units;
+use super::words::{Description, Name, Vlan};
 use crate::policy::{Filtering, Mapping, PortRange, Prefix, Timeouts};
 
 type Read<T> = Result<T, Problem>;

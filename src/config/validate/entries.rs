@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::gateways::Tally;
 use super::{Check, is_edge, name_of, value_of};
 use crate::config::document::{Field, Spot};
 use crate::config::error::Code;
 use crate::config::file::{DnatTable, GatewayTable, SnatTable, VpcTable};
-use crate::config::model::{Dnat, Forward, Quotas, Snat, Source, Transport};
+use crate::config::model::{Dnat, Forward, Snat, Source, Transport};
+use crate::config::settings::{Quotas, System};
 use crate::config::values::Ports;
 use crate::policy::{Filtering, Mapping, PortRange, Prefix, Timeouts};
 
@@ -218,11 +219,18 @@ impl<'c> Check<'c, '_> {
         }
     }
 
-    pub(super) fn snat(&self, quotas: Quotas, timeouts: Timeouts, any_port: &AnyPortEips<'c>) -> Vec<Snat> {
+    pub(super) fn snat(
+        &self,
+        system: &System,
+        quotas: Quotas,
+        timeouts: Timeouts,
+        any_port: &AnyPortEips<'c>,
+    ) -> Vec<Snat> {
         let mut tally =
             Tally::new(Code::QuotaSnat, "snat_entries_per_gateway", quotas.snat_entries_per_gateway);
         let mut sources: HashMap<(&str, Prefix), Owner<'_>> = HashMap::new();
         let mut entries = Vec::with_capacity(self.file.snat.len());
+        let mut pools: HashSet<Ipv4Addr> = HashSet::new();
         for table in &self.file.snat {
             let here = table.here;
             let gateway = self.gateway_of(here, table.gateway.as_ref());
@@ -243,6 +251,14 @@ impl<'c> Check<'c, '_> {
                 }
             }
             let eips = self.pool(table, gateway, any_port);
+            let had_room = pools.len() <= system.snat_eips;
+            pools.extend(&eips);
+            if had_room && pools.len() > system.snat_eips {
+                self.document
+                    .error(here.missing("eips"), Code::SnatEips)
+                    .hint(format!("raise snat_eips in [system] above {}", system.snat_eips))
+                    .emit();
+            }
             let overrides = self.timeouts(table.timeouts.as_ref(), timeouts);
             let (mapping, filtering) = self.behaviour(table);
             let mut untranslated: Vec<Prefix> = table.untranslated.iter().map(|field| field.value).collect();

@@ -8,7 +8,9 @@ use super::{Check, is_edge, name_of, value_of};
 use crate::config::document::{Field, Spot};
 use crate::config::error::Code;
 use crate::config::file::{EipTable, GatewayTable};
-use crate::config::model::{Eip, Gateway, Name, Quotas, Specification};
+use crate::config::model::{Eip, Gateway, Specification};
+use crate::config::settings::Quotas;
+use crate::config::words::Name;
 use crate::policy::{Lpm, Prefix};
 
 /// Private hosts are many: without a quota one of them could use up what all share (RFC 6888 REQ-4).

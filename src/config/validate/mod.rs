@@ -14,7 +14,9 @@ use hashbrown::hash_map::Entry;
 use super::document::{Document, Field, Spot};
 use super::error::Code;
 use super::file::{EipTable, File, GatewayTable, PortTable, TimeoutTable, VSwitchTable, VpcTable};
-use super::model::{Model, Name, Places, TimeoutOverrides};
+use super::model::{Model, Places};
+use super::settings::TimeoutOverrides;
+use super::words::Name;
 use crate::base::PortIndex;
 use crate::policy::{Prefix, Timeouts};
 
@@ -29,7 +31,7 @@ pub(super) fn validate(document: &Document<'_>, file: &File) -> Option<Model> {
     let gateways = check.gateways(quotas);
     let eips = check.eips(quotas);
     let (dnat, any_port) = check.dnat(quotas, timeouts);
-    let snat = check.snat(quotas, timeouts, &any_port);
+    let snat = check.snat(&system, quotas, timeouts, &any_port);
     if document.has_errors() {
         return None;
     }
@@ -179,7 +181,9 @@ impl<'c, 't> Check<'c, 't> {
         let Some(table) = table else { return TimeoutOverrides::default() };
         let overrides = table.overrides();
         let all = overrides.over(base);
-        if all.tcp_established < all.tcp_transitory {
+        // What is wrong for the whole file is not said again for each entry.
+        let is_sound = |t: Timeouts| t.tcp_established >= t.tcp_transitory;
+        if is_sound(base) && !is_sound(all) {
             let draft = match (&table.tcp_established, &table.tcp_transitory) {
                 (Some(established), _) => self.at(table.here, established, Code::TimeoutOrder),
                 (None, Some(transitory)) => self.at(table.here, transitory, Code::TimeoutOrder),
@@ -197,7 +201,8 @@ impl<'c, 't> Check<'c, 't> {
             .chain(file.outside.iter().map(|t| t.here))
             .chain(file.gateways.iter().map(|t| t.here))
             .chain(file.vpcs.iter().flat_map(|vpc| vpc.vswitches.iter().map(|t| t.here)));
-        let spots = tables.chain(self.system_spots());
+        let system = file.system.iter().map(|t| t.here);
+        let spots = tables.chain(system).chain(self.system_spots());
         Places {
             file: self.document.file().to_owned(),
             lines: spots.filter_map(|spot| Some((spot.key(), self.document.line(spot)?))).collect(),

@@ -8,7 +8,8 @@ use super::{Check, name_of, value_of};
 use crate::config::document::{Field, Spot};
 use crate::config::error::Code;
 use crate::config::file::{BackendWord, PortTable};
-use crate::config::model::{Backend, Port, Quotas, System, Workers};
+use crate::config::model::{Backend, Port};
+use crate::config::settings::{Quotas, System, Workers};
 
 impl Check<'_, '_> {
     pub(super) fn system(&self) -> System {
@@ -53,6 +54,7 @@ impl Check<'_, '_> {
             workers,
             sessions: size(&table.sessions).unwrap_or(default.sessions),
             neighbours: size(&table.neighbours).unwrap_or(default.neighbours),
+            snat_eips: size(&table.snat_eips).unwrap_or(default.snat_eips),
             buffers: size(&table.buffers),
             buffer_size: size(&table.buffer_size).unwrap_or(default.buffer_size),
             idle: value_of(table.idle.as_ref()),
@@ -69,6 +71,7 @@ impl Check<'_, '_> {
                 t.cores.as_ref().map(|_| t.here.missing("cores")),
                 t.sessions.as_ref().map(|f| t.here.of(f)),
                 t.neighbours.as_ref().map(|f| t.here.of(f)),
+                t.snat_eips.as_ref().map(|f| t.here.of(f)),
                 t.buffers.as_ref().map(|f| t.here.of(f)),
                 t.buffer_size.as_ref().map(|f| t.here.of(f)),
                 t.idle.as_ref().map(|f| t.here.of(f)),

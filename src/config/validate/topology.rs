@@ -9,7 +9,8 @@ use crate::base::PortIndex;
 use crate::config::document::{Field, Spot};
 use crate::config::error::Code;
 use crate::config::file::{OutsideTable, RouteTable, VSwitchTable, VpcTable};
-use crate::config::model::{Link, Name, Outside, StaticRoute, VSwitch, Vlan, Vpc};
+use crate::config::model::{Link, Outside, StaticRoute, VSwitch, Vpc};
+use crate::config::words::{Name, Vlan};
 use crate::policy::Prefix;
 
 /// What [`Check::topology`] has found good.
@@ -30,15 +31,17 @@ struct OnLink {
 
 impl Check<'_, '_> {
     pub(super) fn topology(&self) -> Topology {
-        const MOST: usize = 60_000;
-        let vswitches = self.file.vpcs.iter().flat_map(|vpc| &vpc.vswitches);
-        let extra = [
-            self.file.vpcs.iter().map(|t| t.here).nth(MOST),
-            self.file.outside.iter().map(|t| t.here).nth(MOST),
-            vswitches.map(|t| t.here).nth(MOST),
-        ];
-        for extra in extra.into_iter().flatten() {
-            self.document.error(extra, Code::TooMany).hint(format!("at most {MOST}")).emit();
+        // A worker keeps what its interfaces are like at hand, and a VPC is a tenant number of 16 bits.
+        const INTERFACES: usize = 256;
+        const VPCS: usize = 60_000;
+        let attached = self.file.vpcs.iter().flat_map(|vpc| &vpc.vswitches).filter(|v| v.port.is_some());
+        let mut interfaces = self.file.outside.iter().map(|t| t.here).chain(attached.map(|t| t.here));
+        if let Some(extra) = interfaces.nth(INTERFACES) {
+            let hint = format!("at most {INTERFACES} interfaces, outside and attached vSwitches together");
+            self.document.error(extra, Code::TooMany).hint(hint).emit();
+        }
+        if let Some(extra) = self.file.vpcs.get(VPCS) {
+            self.document.error(extra.here, Code::TooMany).hint(format!("at most {VPCS} VPCs")).emit();
         }
         let mut taken = Taken::new();
         let outside = self.outside(&mut taken);
@@ -230,7 +233,8 @@ impl Check<'_, '_> {
             if let Some(to) = route.to.as_ref().filter(|to| to.value == Prefix::ALL) {
                 self.at(route.here, to, Code::VpcDefaultRoute).emit();
             }
-            if let (Some(via), true) = (&route.via, links.is_empty()) {
+            let all_known = table.vswitches.iter().all(|vswitch| vswitch.cidr.is_some());
+            if let (Some(via), true) = (&route.via, links.is_empty() && all_known) {
                 self.at(route.here, via, Code::NextHopNotOnLink)
                     .hint("the VPC has no vSwitch with a port and an address")
                     .emit();
