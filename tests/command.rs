@@ -1,183 +1,282 @@
-//! The binary without any privilege: configurations are checked, captures are replayed.
-
-mod common;
+//! The `natgate` binary as people and scripts meet it: exit codes, pipes, and a gateway that replays captures without any
+//! privilege.
 
 use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use etherparse::{NetHeaders, PacketBuilder, PacketHeaders, TransportHeader};
+use etherparse::{ArpHardwareId, ArpOperation, ArpPacket, EtherType, PacketBuilder, SlicedPacket};
+use etherparse::{NetSlice, TransportSlice};
 use pcap_file::pcap::{PcapPacket, PcapReader, PcapWriter};
 
-type Mac = [u8; 6];
-type Ip = [u8; 4];
+const WAN: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const LAN: [u8; 6] = [2, 0, 0, 0, 0, 2];
+const HOST: [u8; 6] = [2, 0, 0, 0, 0, 0x10];
+const PEER: [u8; 6] = [2, 0, 0, 0, 0, 0x20];
 
-const WAN: Mac = [2, 0, 0, 0, 1, 1];
-const LAN: Mac = [2, 0, 0, 0, 1, 2];
-const ROUTER: (Mac, Ip) = ([2, 0, 0, 0, 2, 1], [203, 0, 113, 1]);
-const WEB: (Mac, Ip) = ([2, 0, 0, 0, 2, 2], [10, 0, 1, 10]);
-const CLIENT: Ip = [198, 51, 100, 10];
-const EIP: Ip = [203, 0, 113, 16];
+/// A directory of its own for each test, gone at its end.
+struct Directory(PathBuf);
 
-/// An empty directory for one test.
-fn directory(test: &str) -> PathBuf {
-    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("command-{test}"));
-    let _ = fs::remove_dir_all(&directory);
-    fs::create_dir_all(&directory).expect("a directory");
-    directory
+impl Directory {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("natgate-command-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
 }
 
-/// Runs natgate, for at most half a minute.
-fn natgate(directory: &Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new("timeout");
-    command.arg("30").arg(env!("CARGO_BIN_EXE_natgate")).args(arguments).current_dir(directory);
-    command.output().expect("natgate")
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
-fn configuration() -> String {
-    let port = |name: &str, mac: Mac| {
-        let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
-        format!(
-            "[[port]]\nname = \"{name}\"\nreplay = \"{name}-in.pcap\"\ncapture = \"{name}-out.pcap\"\n\
-             mac = \"{mac}\"\n"
-        )
-    };
-    format!(
+fn natgate(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_natgate"));
+    command.args(arguments).env_remove("NATGATE_SOCKET").env_remove("NOTIFY_SOCKET").stdin(Stdio::null());
+    command
+}
+
+/// What a command printed and how it ended; it has twenty seconds.
+fn finish(mut command: Command) -> Output {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    for _ in 0..2000 {
+        if child.try_wait().unwrap().is_some() {
+            return child.wait_with_output().unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.kill().unwrap();
+    panic!("it does not end: {:?}", child.wait_with_output().unwrap());
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn configuration(directory: &Directory, entries: &str) -> PathBuf {
+    let at = |name: &str| directory.file(name).display().to_string();
+    let text = format!(
         r#"
 [system]
-workers = 1
-sessions = 1024
-control = "natgate.sock"
-{}
-{}
+workers = 2
+control = "{control}"
+sessions = 2048
+[[port]]
+name = "wan"
+backend = "pcap"
+replay = "{wan_in}"
+capture = "{wan_out}"
+mac = "02:00:00:00:00:01"
+[[port]]
+name = "lan"
+backend = "pcap"
+replay = "{lan_in}"
+capture = "{lan_out}"
+mac = "02:00:00:00:00:02"
 [[outside]]
 port = "wan"
-address = "203.0.113.2/24"
-gateway = "203.0.113.1"
+address = "198.51.100.1/24"
 public = ["203.0.113.16/28"]
 [[vpc]]
 name = "prod"
 cidr = "10.0.0.0/16"
 [[vpc.vswitch]]
-name = "servers"
+name = "web"
 cidr = "10.0.1.0/24"
 port = "lan"
 address = "10.0.1.1"
 [[gateway]]
 name = "gw1"
 vpc = "prod"
-vswitch = "servers"
+vswitch = "web"
 [[eip]]
-address = "203.0.113.16"
+address = "203.0.113.17"
 gateway = "gw1"
-[[dnat]]
-gateway = "gw1"
-eip = "203.0.113.16"
-public_port = 80
-private_ip = "10.0.1.10"
-private_port = 8080
-protocol = "TCP"
+{entries}
 "#,
-        port("wan", WAN),
-        port("lan", LAN)
-    )
+        control = at("run/natgate.sock"),
+        wan_in = at("wan-in.pcap"),
+        wan_out = at("wan-out.pcap"),
+        lan_in = at("lan-in.pcap"),
+        lan_out = at("lan-out.pcap"),
+    );
+    let path = directory.file("natgate.toml");
+    fs::write(&path, text).unwrap();
+    path
 }
 
-/// An ARP request of a host for an address of the gateway, which learns of the host by it.
-fn arp(from: (Mac, Ip), wanted: Ip) -> Vec<u8> {
-    let mut frame = vec![0xff; 6];
-    frame.extend(from.0);
-    frame.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
-    frame.extend(from.0);
-    frame.extend(from.1);
-    frame.extend([0; 6]);
-    frame.extend(wanted);
-    frame.resize(60, 0);
-    frame
-}
+const SNAT: &str =
+    "[[snat]]\nname = \"all\"\ngateway = \"gw1\"\nsource = \"vpc\"\neips = [\"203.0.113.17\"]\n";
 
-fn tcp(link: (Mac, Mac), from: (Ip, u16), to: (Ip, u16), is_answer: bool) -> Vec<u8> {
-    let builder =
-        PacketBuilder::ethernet2(link.0, link.1).ipv4(from.0, to.0, 64).tcp(from.1, to.1, 7, 1000).syn();
-    let builder = if is_answer { builder.ack(8) } else { builder };
-    let mut frame = Vec::new();
-    builder.write(&mut frame, &[]).expect("a frame");
-    frame
-}
-
-fn write(path: &Path, frames: &[(u64, Vec<u8>)]) {
-    let mut writer = PcapWriter::new(File::create(path).expect("a capture")).expect("a capture");
+fn write_capture(path: &Path, frames: &[(u64, Vec<u8>)]) {
+    let mut writer = PcapWriter::new(File::create(path).unwrap()).unwrap();
     for (millis, frame) in frames {
         let packet = PcapPacket::new(Duration::from_millis(*millis), frame.len() as u32, frame);
-        writer.write_packet(&packet).expect("a frame");
+        writer.write_packet(&packet).unwrap();
     }
 }
 
-/// The TCP segments of a capture, from and to, whose checksums are right.
-fn segments(path: &Path) -> Vec<((Ip, u16), (Ip, u16))> {
-    let mut reader = PcapReader::new(File::open(path).expect("a capture")).expect("a capture");
-    let mut found = Vec::new();
+fn read_capture(path: &Path) -> Vec<Vec<u8>> {
+    let mut reader = PcapReader::new(File::open(path).unwrap()).unwrap();
+    let mut frames = Vec::new();
     while let Some(packet) = reader.next_packet() {
-        let frame = packet.expect("a frame").data;
-        let headers = PacketHeaders::from_ethernet_slice(&frame).expect("a whole frame");
-        let (Some(NetHeaders::Ipv4(ip, _)), Some(TransportHeader::Tcp(tcp))) =
-            (headers.net, headers.transport)
-        else {
-            continue;
-        };
-        assert_eq!(ip.header_checksum, ip.calc_header_checksum());
-        assert_eq!(tcp.checksum, tcp.calc_checksum_ipv4(&ip, &[]).expect("a short segment"));
-        assert_eq!(ip.time_to_live, 63);
-        found.push(((ip.source, tcp.source_port), (ip.destination, tcp.destination_port)));
+        frames.push(packet.unwrap().data.into_owned());
     }
-    found
+    frames
+}
+
+fn udp(macs: ([u8; 6], [u8; 6]), from: ([u8; 4], u16), to: ([u8; 4], u16), payload: &[u8]) -> Vec<u8> {
+    let builder = PacketBuilder::ethernet2(macs.0, macs.1).ipv4(from.0, to.0, 64).udp(from.1, to.1);
+    let mut frame = Vec::new();
+    builder.write(&mut frame, payload).unwrap();
+    frame
+}
+
+fn arp_reply(from: ([u8; 6], [u8; 4]), to: ([u8; 6], [u8; 4])) -> Vec<u8> {
+    let arp = ArpPacket::new(
+        ArpHardwareId::ETHERNET,
+        EtherType::IPV4,
+        ArpOperation::REPLY,
+        &from.0,
+        &from.1,
+        &to.0,
+        &to.1,
+    );
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2(from.0, to.0).arp(arp.unwrap()).write(&mut frame).unwrap();
+    frame
+}
+
+/// Source, destination and payload of a UDP frame.
+fn udp_of(frame: &[u8]) -> Option<(String, String, Vec<u8>)> {
+    let packet = SlicedPacket::from_ethernet(frame).unwrap();
+    let (Some(NetSlice::Ipv4(ip)), Some(TransportSlice::Udp(udp))) = (&packet.net, &packet.transport) else {
+        return None;
+    };
+    let (ip, payload) = (ip.header(), udp.payload().to_vec());
+    let source = format!("{}:{}", ip.source_addr(), udp.source_port());
+    Some((source, format!("{}:{}", ip.destination_addr(), udp.destination_port()), payload))
 }
 
 #[test]
-fn a_capture_is_replayed() {
-    let directory = directory("replay");
-    fs::write(directory.join("natgate.toml"), configuration()).expect("a configuration");
-    let question = tcp((ROUTER.0, WAN), (CLIENT, 5000), (EIP, 80), false);
-    let answer = tcp((WEB.0, LAN), (WEB.1, 8080), (CLIENT, 5000), true);
-    write(&directory.join("wan-in.pcap"), &[(0, arp(ROUTER, [203, 0, 113, 2])), (20, question)]);
-    write(&directory.join("lan-in.pcap"), &[(10, arp(WEB, [10, 0, 1, 1])), (30, answer)]);
-    let output = natgate(&directory, &["run", "--config", "natgate.toml"]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(segments(&directory.join("lan-out.pcap")), [((CLIENT, 5000), (WEB.1, 8080))]);
-    assert_eq!(segments(&directory.join("wan-out.pcap")), [((EIP, 80), (CLIENT, 5000))]);
+fn a_gateway_replays_captures_without_privilege_and_ends_with_them() {
+    let directory = Directory::new("replay");
+    let (host, peer) = (([10, 0, 1, 10], 4000), ([198, 51, 100, 7], 53));
+    write_capture(&directory.file("lan-in.pcap"), &[(1000, udp((HOST, LAN), host, peer, b"question"))]);
+    let learned = arp_reply((PEER, peer.0), (WAN, [198, 51, 100, 1]));
+    // A packet that nobody asked for, to an EIP.
+    let stray = udp((PEER, WAN), ([198, 51, 100, 7], 9), ([203, 0, 113, 17], 9), b"stray");
+    write_capture(&directory.file("wan-in.pcap"), &[(2000, learned), (3000, stray)]);
+    let config = configuration(&directory, SNAT);
+    let config = config.to_str().unwrap();
+    let mut command = natgate(&["run", "--config", config]);
+    if rustix::process::geteuid().is_root() {
+        // As nobody; the directory is nobody's.
+        use std::os::unix::process::CommandExt;
+        std::os::unix::fs::chown(&directory.0, Some(65534), Some(65534)).unwrap();
+        command.uid(65534).gid(65534);
+    }
+    let output = finish(command);
+    let log = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{log}");
+    assert!(
+        log.contains("all captures are replayed") && log.contains("every packet is accounted for"),
+        "{log}"
+    );
+    assert!(!directory.file("run/natgate.sock").exists());
+
+    let sent = read_capture(&directory.file("wan-out.pcap"));
+    let packets: Vec<_> = sent.iter().filter_map(|frame| udp_of(frame)).collect();
+    let [(source, destination, payload)] = packets.as_slice() else { panic!("{packets:?}\n{log}") };
+    assert!(source.starts_with("203.0.113.17:"), "{source}");
+    assert_eq!((destination.as_str(), payload.as_slice()), ("198.51.100.7:53", &b"question"[..]));
 }
 
 #[test]
-fn a_good_configuration_is_accepted() {
-    let directory = directory("good");
-    fs::write(directory.join("natgate.toml"), configuration()).expect("a configuration");
-    let output = natgate(&directory, &["check", "--config", "natgate.toml"]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+fn a_good_file_is_checked() {
+    let directory = Directory::new("good");
+    let config = configuration(&directory, SNAT);
+    let config = config.to_str().unwrap();
+    let output = finish(natgate(&["check", "--config", config]));
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), format!("{config}: no errors\n")));
+    let output = finish(natgate(&["check", "--config", config, "--json"]));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json, serde_json::json!({ "valid": true, "errors": [] }));
 }
 
 #[test]
-fn all_errors_of_a_configuration_are_named_at_once() {
-    let directory = directory("bad");
-    let bad = configuration()
-        .replace("public_port = 80", "public_port = \"80/90\"")
-        .replace("address = \"203.0.113.16\"", "address = \"192.0.2.1\"")
-        .replace("workers = 1", "wokers = 1");
-    fs::write(directory.join("natgate.toml"), &bad).expect("a configuration");
+fn a_wrong_file_is_refused_with_all_its_errors() {
+    let directory = Directory::new("wrong");
+    let config = configuration(
+        &directory,
+        &SNAT.replace("203.0.113.17", "203.0.113.99").replace("vpc\"", "10.9.0.0/16\""),
+    );
+    let config = config.to_str().unwrap();
     for command in ["check", "run"] {
-        let output = natgate(&directory, &[command, "--config", "natgate.toml"]);
-        assert_eq!(output.status.code(), Some(2), "{command}");
-        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        for word in ["wokers", "192.0.2.1", "private_port = 8080", "natgate.toml:"] {
-            assert!(text.contains(word), "{command}: \"{word}\" is missing in\n{text}");
-        }
+        let output = finish(natgate(&[command, "--config", config]));
+        let errors = text(&output.stderr);
+        assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(2), ""), "{errors}");
+        assert!(errors.contains("[UnknownEip]") && errors.contains("[SnatSourceOutsideVpc]"), "{errors}");
+    }
+    let output = finish(natgate(&["check", "--config", config, "--json"]));
+    assert_eq!(output.status.code(), Some(2));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&json["valid"], json["errors"].as_array().unwrap().len()), (&false.into(), 2));
+    let output = finish(natgate(&["check", "--config", "/nonexistent/natgate.toml"]));
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn a_port_that_cannot_be_opened_is_a_failure_that_names_it() {
+    let directory = Directory::new("port");
+    // The captures to replay are not there.
+    let config = configuration(&directory, SNAT);
+    let output = finish(natgate(&["run", "--config", config.to_str().unwrap()]));
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("port \"wan\"") && errors.contains("wan-in.pcap"), "{errors}");
+    assert!(!directory.file("run/natgate.sock").exists());
+}
+
+#[test]
+fn without_a_gateway_every_question_ends_with_3() {
+    for command in [
+        &["status"][..],
+        &["stats"],
+        &["reload"],
+        &["sessions", "--count"],
+        &["trace"],
+        &["explain", "tcp 10.0.1.10:1 > 192.0.2.1:2"],
+    ] {
+        let mut command = natgate(command);
+        command.env("NATGATE_SOCKET", "/nonexistent/natgate.sock");
+        let output = finish(command);
+        assert_eq!(output.status.code(), Some(3), "{output:?}");
+        assert!(text(&output.stderr).contains("/nonexistent/natgate.sock"));
     }
 }
 
 #[test]
-fn a_gateway_that_does_not_run_is_named_with_its_socket() {
-    let directory = directory("nobody");
-    let output = natgate(&directory, &["status", "--socket", "none.sock"]);
-    assert_eq!(output.status.code(), Some(3));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("none.sock"));
+fn wrong_usage_ends_with_2() {
+    for arguments in [&["fly"][..], &[], &["sessions", "--inside", "x"], &["explain", "tcp a > b"]] {
+        assert_eq!(finish(natgate(arguments)).status.code(), Some(2), "{arguments:?}");
+    }
+    assert_eq!(finish(natgate(&["--version"])).status.code(), Some(0));
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_error() {
+    let mut child =
+        natgate(&["completions", "bash"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut some = [0; 10];
+    child.stdout.take().unwrap().read_exact(&mut some).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""));
 }

@@ -130,8 +130,12 @@ pub struct SessionsArgs {
     /// Of this IP protocol: tcp, udp, icmp or a number.
     #[arg(long)]
     pub protocol: Option<Protocol>,
-    /// Of this private address and port: ADDRESS[/LENGTH][:PORT] or :PORT.
-    #[arg(long, value_name = "ADDRESS")]
+    /// Of this private address and port.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        help = "Of this private address and port: ADDRESS[/LENGTH][:PORT] or :PORT"
+    )]
     pub inside: Option<AddressFilter>,
     /// On this EIP and port (or ICMP identifier).
     #[arg(long, value_name = "ADDRESS")]
@@ -168,8 +172,12 @@ pub struct TraceArgs {
     /// Of this IP protocol: tcp, udp, icmp or a number.
     #[arg(long)]
     pub protocol: Option<Protocol>,
-    /// From this address and port, as received: ADDRESS[/LENGTH][:PORT] or :PORT.
-    #[arg(long, value_name = "ADDRESS")]
+    /// From this address and port, as received.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        help = "From this address and port, as received: ADDRESS[/LENGTH][:PORT] or :PORT"
+    )]
     pub source: Option<AddressFilter>,
     /// To this address and port, as received.
     #[arg(long, value_name = "ADDRESS")]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::base::DropReason;
-use crate::cli::output::{Align, Table, bytes, line, percent, rate, time};
+use crate::cli::output::{Align, Table, bytes, counted, line, percent, rate, time};
 use crate::control::protocol::{
     ChangeKind, Counts, Explanation, Occupancy, PortStats, Reloaded, Session, Stats, Status, Step, Trace,
 };
@@ -24,10 +24,12 @@ pub fn reloaded(reloaded: &Reloaded) -> String {
     text.push(match (reloaded.changes.len(), reloaded.dry_run) {
         (0, _) => format!("nothing has changed; generation {generation} stays in force\n"),
         (changes, true) => {
-            format!("{changes} changes would be applied; generation {generation} stays in force\n")
+            let changes = counted(changes, "change");
+            format!("{changes} would be applied; generation {generation} stays in force\n")
         }
         (changes, false) => {
-            format!("{changes} changes applied; generation {generation} is in force on all workers\n")
+            let changes = counted(changes, "change");
+            format!("{changes} applied; generation {generation} is in force on all workers\n")
         }
     });
     text.concat()
@@ -45,7 +47,7 @@ pub fn status(status: &Status) -> String {
     let force = if behind == 0 {
         "in force on all workers".into()
     } else {
-        format!("not yet in force on {behind} workers")
+        format!("not yet in force on {}", counted(behind, "worker"))
     };
     let mut text = vec![format!(
         "natgate {version}, process {process}, up {}\nconfiguration {config}, generation {generation}, {force}\n\n",
