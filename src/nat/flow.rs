@@ -244,8 +244,11 @@ impl Engine {
         }
         again.tenant = Realm::Outside.tenant();
         again.hash = self.sessions.hash(&again.key());
-        if lane.datagram.transport == Transport::LaterFragment {
-            return self.later_fragment(packet, &again, cx);
+        match lane.datagram.transport {
+            Transport::LaterFragment => return self.later_fragment(packet, &again, cx),
+            // The other half of what it quotes is translated too (RFC 5508 REQ-7).
+            Transport::IcmpError => return self.icmp_error(packet, &again, cx),
+            _ => {}
         }
         self.flow(packet, &again, cx)
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use natgate::base::{Checksum, DropReason, Moment, PortIndex, Rng, WorkerIndex};
+use natgate::nat::query::{SessionCursor, SessionFilter, SessionRow};
 use natgate::nat::{Counters, Engine, EngineConfig, NeighbourFact, Output, Verdict};
 use natgate::policy::Snapshot;
 use natgate::wire::{Arrival, Packet as Buffered};
@@ -223,6 +224,17 @@ impl TestNet {
             net.queue(worker, port, frame, net.checksum);
             net.settle(observed);
         })
+    }
+
+    /// The sessions of all workers.
+    pub fn sessions(&self) -> Vec<SessionRow> {
+        let mut rows = Vec::with_capacity(4096);
+        for engine in &self.engines {
+            let mut cursor = SessionCursor::default();
+            let all = SessionFilter::default();
+            assert!(engine.list_sessions(&mut cursor, &all, usize::MAX, self.now, &mut rows), "room for all");
+        }
+        rows
     }
 
     /// Counters of all workers together.

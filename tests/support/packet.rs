@@ -167,48 +167,48 @@ impl Packet {
         }
     }
 
-    /// Source address and port; the port of an echo is its identifier, without ports it is zero.
+    /// Source address and port. An echo request has its identifier here, a reply and what has no ports has zero.
     pub fn source(&self) -> (Ipv4Addr, u16) {
         let port = match &self.body {
             Body::Udp { src, .. } => *src,
             Body::Tcp(tcp) => tcp.src,
-            Body::Echo { id, .. } => *id,
-            Body::Error { .. } | Body::Other { .. } => 0,
+            Body::Echo { reply: false, id, .. } => *id,
+            Body::Echo { .. } | Body::Error { .. } | Body::Other { .. } => 0,
         };
         (self.ip.src, port)
     }
 
-    /// Destination address and port; the port of an echo is its identifier, without ports it is zero.
+    /// Destination address and port. An echo reply has its identifier here, a request and what has no ports has zero.
     pub fn destination(&self) -> (Ipv4Addr, u16) {
         let port = match &self.body {
             Body::Udp { dst, .. } => *dst,
             Body::Tcp(tcp) => tcp.dst,
-            Body::Echo { id, .. } => *id,
-            Body::Error { .. } | Body::Other { .. } => 0,
+            Body::Echo { reply: true, id, .. } => *id,
+            Body::Echo { .. } | Body::Error { .. } | Body::Other { .. } => 0,
         };
         (self.ip.dst, port)
     }
 
-    /// The same with another source. Of an echo request the identifier follows.
+    /// The same with another source.
     pub fn from(mut self, (address, port): (Ipv4Addr, u16)) -> Self {
         self.ip.src = address;
         match &mut self.body {
             Body::Udp { src, .. } => *src = port,
             Body::Tcp(tcp) => tcp.src = port,
-            Body::Echo { id, .. } => *id = port,
-            Body::Error { .. } | Body::Other { .. } => {}
+            Body::Echo { reply: false, id, .. } => *id = port,
+            Body::Echo { .. } | Body::Error { .. } | Body::Other { .. } => {}
         }
         self
     }
 
-    /// The same with another destination. Of an echo reply the identifier follows.
+    /// The same with another destination.
     pub fn to(mut self, (address, port): (Ipv4Addr, u16)) -> Self {
         self.ip.dst = address;
         match &mut self.body {
             Body::Udp { dst, .. } => *dst = port,
             Body::Tcp(tcp) => tcp.dst = port,
-            Body::Echo { id, .. } => *id = port,
-            Body::Error { .. } | Body::Other { .. } => {}
+            Body::Echo { reply: true, id, .. } => *id = port,
+            Body::Echo { .. } | Body::Error { .. } | Body::Other { .. } => {}
         }
         self
     }
@@ -294,16 +294,32 @@ impl Quote {
         Some(u16::from_be_bytes([*self.transport.get(at)?, *self.transport.get(at + 1)?]))
     }
 
-    /// Source address and port of the quoted packet.
-    pub fn source(&self) -> Option<(Ipv4Addr, u16)> {
-        let at = if self.protocol == ICMP { 4 } else { 0 };
-        Some((self.ip.src, self.word(at)?))
+    /// Where in `transport` the port of the source is, or the identifier of an echo request.
+    pub fn source_port_at(&self) -> Option<usize> {
+        match (self.protocol, self.transport.first()?) {
+            (TCP | UDP, _) => Some(0),
+            (ICMP, 8) => Some(4),
+            _ => None,
+        }
     }
 
-    /// Destination address and port of the quoted packet.
-    pub fn destination(&self) -> Option<(Ipv4Addr, u16)> {
-        let at = if self.protocol == ICMP { 4 } else { 2 };
-        Some((self.ip.dst, self.word(at)?))
+    /// Where in `transport` the port of the destination is, or the identifier of an echo reply.
+    pub fn destination_port_at(&self) -> Option<usize> {
+        match (self.protocol, self.transport.first()?) {
+            (TCP | UDP, _) => Some(2),
+            (ICMP, 0) => Some(4),
+            _ => None,
+        }
+    }
+
+    /// Source address and port of the quoted packet, as of a packet.
+    pub fn source(&self) -> (Ipv4Addr, u16) {
+        (self.ip.src, self.source_port_at().and_then(|at| self.word(at)).unwrap_or(0))
+    }
+
+    /// Destination address and port of the quoted packet, as of a packet.
+    pub fn destination(&self) -> (Ipv4Addr, u16) {
+        (self.ip.dst, self.destination_port_at().and_then(|at| self.word(at)).unwrap_or(0))
     }
 }
 
@@ -382,10 +398,8 @@ impl fmt::Debug for Packet {
 
 impl fmt::Debug for Quote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "[protocol {} {} > {}", self.protocol, self.ip.src, self.ip.dst)?;
-        if let (Some((_, s)), Some((_, d))) = (self.source(), self.destination()) {
-            write!(f, " ports {s} > {d}")?;
-        }
+        let ((src, s), (dst, d)) = (self.source(), self.destination());
+        write!(f, "[protocol {} {src}:{s} > {dst}:{d}", self.protocol)?;
         write!(f, " length {} ({:?}) {:02x?}]", self.total_len, self.ip, self.transport)
     }
 }

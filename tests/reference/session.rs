@@ -1,0 +1,133 @@
+//! Sessions and how long they live.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use natgate::base::{Moment, Tick};
+use natgate::policy::{Prefix, Timeouts};
+
+use crate::support::Flags;
+use crate::support::packet::{ICMP, TCP, Tcp, UDP};
+
+/// An address and a port, or an ICMP query identifier; the port is zero where a protocol has none.
+pub type Endpoint = (Ipv4Addr, u16);
+
+/// What tells a session from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Flow {
+    pub vpc: usize,
+    pub protocol: u8,
+    pub inside: Endpoint,
+    /// The other end as the inside host sees it. Of an ICMP query the port is zero.
+    pub peer: Endpoint,
+}
+
+/// How a session's external endpoint came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// By a DNAT entry.
+    Static,
+    /// By a SNAT entry, for all peers of the inside endpoint.
+    Independent,
+    /// By a SNAT entry, for this peer alone.
+    Dependent,
+}
+
+#[derive(Clone, Debug)]
+pub struct Session {
+    pub flow: Flow,
+    /// Where the inside endpoint appears on the outside.
+    pub external: Endpoint,
+    pub kind: Kind,
+    /// The source of the SNAT entry that made it.
+    pub entry: Option<Prefix>,
+    pub timeouts: Timeouts,
+    pub last: Moment,
+    pub tcp: TcpState,
+}
+
+/// What of a TCP connection has been seen, by direction: out of the VPC and into it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TcpState {
+    syn: [bool; 2],
+    fin: [bool; 2],
+    reset: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    Out,
+    In,
+}
+
+impl TcpState {
+    /// A connection met in its middle, as after a restart: only DNAT entries allow that.
+    pub const MIDDLE: Self = Self { syn: [true; 2], fin: [false; 2], reset: false };
+
+    fn closed(self) -> bool {
+        self.reset || self.fin == [true; 2]
+    }
+
+    /// RFC 7857 §2.2: a reset makes it transitory, and traffic after that shows that the reset was not believed.
+    pub fn segment(&mut self, flags: Flags, direction: Direction) {
+        if flags.has(Flags::RST) {
+            self.reset = true;
+            return;
+        }
+        if flags.has(Flags::SYN) && !flags.has(Flags::ACK) && self.closed() {
+            // The ports are used again (RFC 5382 REQ-2, RFC 6191).
+            *self = Self::default();
+        }
+        self.reset = false;
+        // SYN and FIN together open nothing and close nothing.
+        let at = direction as usize;
+        if flags.has(Flags::SYN) {
+            self.syn[at] = true;
+        } else if flags.has(Flags::FIN) {
+            self.fin[at] = true;
+        }
+    }
+}
+
+impl Session {
+    /// The session as one begun by a packet that went no further.
+    pub fn unopened(mut self) -> Self {
+        if self.kind != Kind::Static {
+            self.tcp = TcpState::default();
+        }
+        self
+    }
+
+    /// How long it may live without traffic.
+    pub fn lifetime(&self) -> Duration {
+        let Timeouts { tcp_established, tcp_transitory, udp, icmp, other } = self.timeouts;
+        let ticks = match self.flow.protocol {
+            // RFC 4787 REQ-5.
+            UDP => udp,
+            // RFC 5508 REQ-2.
+            ICMP => icmp,
+            // RFC 5382 REQ-5: 2 hours and 4 minutes while it is open, 4 minutes while it opens and closes.
+            TCP if self.tcp.syn == [true; 2] && !self.tcp.closed() => tcp_established,
+            TCP => tcp_transitory,
+            _ => other,
+        };
+        Duration::from_nanos(u64::from(ticks) * Tick::NANOS)
+    }
+
+    /// Until when it certainly lives: a timeout never ends early, but time is kept in ticks.
+    pub fn certain(&self) -> Moment {
+        Moment(self.last.0 / Tick::NANOS * Tick::NANOS) + self.lifetime()
+    }
+
+    /// When it is gone at the latest: a table is swept once a second.
+    pub fn end(&self) -> Moment {
+        self.last + self.lifetime() + Duration::from_secs(2)
+    }
+
+    pub fn touch(&mut self, now: Moment, tcp: Option<&Tcp>, direction: Direction) {
+        self.last = now;
+        if let Some(tcp) = tcp {
+            self.tcp.segment(tcp.flags, direction);
+        }
+    }
+}
