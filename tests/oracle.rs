@@ -345,7 +345,7 @@ impl Conversation {
         let config = configuration(&scenario.proposals, scenario.session_limit);
         let net = TestNet::sized(&config, scenario.workers, scenario.seed, 256);
         Self {
-            reference: Reference::new(&config, net.now),
+            reference: Reference::new(&config, scenario.workers, net.now),
             net,
             proposals: scenario.proposals.clone(),
             session_limit: scenario.session_limit,
@@ -483,18 +483,21 @@ impl Conversation {
 
 /// A configuration in a line for each entry.
 fn describe(config: &Config) -> String {
-    let mut text =
-        format!("limits {:?}", config.vpcs.iter().map(|vpc| vpc.limits.sessions).collect::<Vec<_>>());
-    for Dnat { eip, vpc, host, ports, .. } in &config.dnat {
-        text += &format!("\n    DNAT {eip} to {host} in VPC {vpc}: {ports:?}");
-    }
-    for Snat { vpc, source, pool, mapping, filtering, ports, untranslated, host_quota, .. } in &config.snat {
-        text +=
-            &format!("\n    SNAT {source} in VPC {vpc} as {pool:?}: {mapping:?}, filtering {filtering:?}, ");
-        text += &format!("ports {}-{}, quota {host_quota}, ", ports.first, ports.last);
-        text += &format!("exempt {:?}", untranslated.iter().map(ToString::to_string).collect::<Vec<_>>());
-    }
-    text
+    let limits: Vec<_> = config.vpcs.iter().map(|vpc| vpc.limits.sessions).collect();
+    let dnat = config.dnat.iter().map(|Dnat { eip, vpc, host, ports, .. }| {
+        format!("    DNAT {eip} to {host} in VPC {vpc}: {ports:?}")
+    });
+    let snat = config.snat.iter().map(|entry| {
+        let Snat { vpc, source, pool, mapping, filtering, ports, untranslated, host_quota, .. } = entry;
+        let exempt: Vec<_> = untranslated.iter().map(ToString::to_string).collect();
+        format!(
+            "    SNAT {source} in VPC {vpc} as {pool:?}: {mapping:?}, filtering {filtering:?}, \
+             ports {}-{}, quota {host_quota}, exempt {exempt:?}",
+            ports.first, ports.last
+        )
+    });
+    let lines: Vec<_> = std::iter::once(format!("limits {limits:?}")).chain(dnat).chain(snat).collect();
+    lines.join("\n")
 }
 
 struct Short<'a>(&'a Observed);

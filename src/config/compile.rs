@@ -400,7 +400,7 @@ impl Compiler {
         let vpcs = gateway_vpcs(model, |vpc| self.vpc_index(&vpc.name));
         let quotas: HashMap<&Name, u32> =
             model.gateways().iter().map(|g| (&g.name, g.host_sessions.unwrap_or(u32::MAX))).collect();
-        let mut tables: Vec<SnatTable> = vec![SnatTable::default(); self.vpcs.len()];
+        let mut tables: Vec<Vec<_>> = vec![Vec::new(); self.vpcs.len()];
         for entry in model.snat() {
             let Some(vpc) = vpcs.get(&entry.gateway).copied() else { continue };
             let pool = entry.eips.iter().map(|eip| {
@@ -418,9 +418,10 @@ impl Compiler {
                 timeouts: entry.timeouts.over(model.timeouts()),
                 host_quota: quotas.get(&entry.gateway).copied().unwrap_or(u32::MAX),
             };
-            tables[vpc.index()].insert(entry.prefix, Arc::new(compiled));
+            tables[vpc.index()].push((entry.prefix, Arc::new(compiled)));
         }
-        for (i, mut table) in tables.into_iter().enumerate() {
+        for (i, entries) in tables.into_iter().enumerate() {
+            let mut table: SnatTable = entries.into_iter().collect();
             let vpc = VpcIndex(i as u16);
             let old = previous.snat_table(vpc).cloned().unwrap_or_default();
             if *old == table {

@@ -24,8 +24,6 @@ use signals::{Signal, Signals};
 
 /// How often the management thread looks after the workers.
 const WATCH: Duration = Duration::from_millis(100);
-/// EIPs in SNAT pools that there is always room for.
-const SNAT_EIPS: usize = 1024;
 /// Time that management connections have to let go of the manager when the gateway stops.
 const RELEASE: Duration = Duration::from_secs(6);
 
@@ -112,8 +110,6 @@ fn start(config: PathBuf, model: Model, notifier: Arc<Notifier>) -> Result<Manag
     let snapshot = compiler.compile(&model, &facts, &Snapshot::default())?;
     let sessions = system.sessions.div_ceil(workers);
     let neighbours = system.neighbours;
-    // Memory is touched only for those in use, so there is ample room for what reloads may add.
-    let snat_eips = (model.eips().len() * 2).max(SNAT_EIPS);
     let clock = Clock::start();
     let idle = match system.idle {
         Some(config::Idle::Poll) => Idle::Poll,
@@ -125,7 +121,7 @@ fn start(config: PathBuf, model: Model, notifier: Arc<Notifier>) -> Result<Manag
         workers: workers as u16,
         sessions,
         neighbours,
-        snat_eips,
+        snat_eips: system.snat_eips,
         ring: worker::setup::RING,
         seed: None,
         snapshot,
@@ -137,7 +133,7 @@ fn start(config: PathBuf, model: Model, notifier: Arc<Notifier>) -> Result<Manag
         running,
         model,
         compiler,
-        facts: Facts { config, ports: facts, cores, sessions, neighbours, snat_eips, clock },
+        facts: Facts { config, ports: facts, cores, sessions, neighbours, clock },
         observer,
     }))
 }

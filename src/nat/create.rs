@@ -236,7 +236,7 @@ impl Engine {
         for member in self.candidates(entry, host, choice, key) {
             let Some(eip) = cx.snapshot.eip(member.address) else { continue };
             let sessions = &self.sessions;
-            let port = self.ports.take_shared(eip, request, |port| {
+            let port = self.ports.take_shared(eip, request, cx.tick, |port| {
                 let inward = FlowKey {
                     source: key.destination,
                     source_port: if is_query { 0 } else { key.destination_port },

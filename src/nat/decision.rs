@@ -76,6 +76,23 @@ impl Engine {
     }
 }
 
+/// The side on which a packet goes on untranslated, as far as its addresses alone say so: between hosts of one VPC, or
+/// to and from destinations that are exempt (RFC 6888 REQ-6). For what has no ports of its own: ICMP errors, later fragments.
+pub(super) fn routed_by_addresses(lane: &Lane, snapshot: &Snapshot) -> Option<Realm> {
+    let (source, destination) = (lane.datagram.source, lane.datagram.destination);
+    let own = Realm::of_tenant(lane.tenant);
+    let Realm::Vpc(vpc) = own else {
+        let is_eip = snapshot.eip(destination).is_some();
+        return snapshot.untranslated_vpc(source, destination).filter(|_| !is_eip).map(Realm::Vpc);
+    };
+    if snapshot.vpc(vpc)?.cidr?.contains(destination) {
+        return Some(own);
+    }
+    let is_exempt = snapshot.host(vpc, source).is_none()
+        && snapshot.snat(vpc, source).is_some_and(|entry| entry.untranslated.lookup(destination).is_some());
+    is_exempt.then_some(Realm::Outside)
+}
+
 impl Decision<'_> {
     /// Hands a packet to the worker that owns its session. One that was handed over already is not handed on: that would
     /// mean that two workers differ about the owner.

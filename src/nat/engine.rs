@@ -23,6 +23,7 @@ use crate::nat::local::{Announcer, ErrorBudget};
 use crate::nat::mappings::Mappings;
 use crate::nat::neighbours::{Adjacency, Neighbours};
 use crate::nat::ports::Ports;
+use crate::nat::review::Review;
 use crate::nat::stage::{Observer, Stage};
 use crate::nat::table::SessionTable;
 use crate::nat::trace::Trace;
@@ -63,6 +64,7 @@ pub struct Engine {
     pub(super) errors: ErrorBudget,
     pub(super) trace: Trace,
     announcer: Announcer,
+    pub(super) review: Review,
     /// One lane a packet; taken out while a batch is processed.
     lanes: Vec<Lane>,
     generation: Generation,
@@ -111,6 +113,7 @@ impl Engine {
             errors: ErrorBudget::default(),
             trace: Trace::default(),
             announcer: Announcer::default(),
+            review: Review::default(),
             lanes: vec![Lane::default(); BATCH],
             generation: Generation(0),
             topology: Generation(0),
@@ -301,13 +304,14 @@ impl Engine {
         self.generation = generation;
     }
 
-    /// What time brings: expiry, ARP timers, announcements. Bounded work.
+    /// What time brings: expiry, review, ARP timers, announcements. Bounded work.
     fn housekeeping(&mut self, cx: &mut Context<'_>) {
         let mut budget = SWEEP_SLOTS;
         for _ in 0..SWEEP_ENDS {
             let Some(slot) = self.sessions.next_expired(cx.tick, &mut budget) else { break };
             self.close(slot, cx.snapshot);
         }
+        self.review(cx.snapshot);
         self.neighbours.tick(cx.tick, cx.out, &mut self.counters);
         if self.worker == WorkerIndex(0) {
             self.announcer.tick(cx, &mut self.counters);

@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use crate::base::{DropReason, Tick};
 use crate::nat::Verdict;
+use crate::nat::decision::routed_by_addresses;
 use crate::nat::engine::{Context, Engine};
 use crate::nat::flow::send;
+use crate::nat::inward::{check_outside_source, static_inward};
 use crate::nat::key::{FlowKey, Hasher};
 use crate::nat::lane::Lane;
 use crate::nat::neighbours::NextHop;
+use crate::nat::outward::{check_inside, static_outward};
 use crate::nat::session::{Flow, SessionKind};
-use crate::policy::Realm;
+use crate::policy::{Realm, Snapshot};
 use crate::wire::bytes::{get_u16, put, put_u16};
 use crate::wire::datagram::{DONT_FRAGMENT, MORE_FRAGMENTS, OFFSET_MASK};
 use crate::wire::{Packet, checksum, icmp};
@@ -88,6 +91,14 @@ impl Engine {
             lane.hash = self.sessions.hash(&first);
             return self.flow(packet, &lane, cx);
         }
+        if let Err(reason) = check_addresses(lane, cx.snapshot) {
+            return Verdict::Drop(reason);
+        }
+        if !cx.snapshot.is_own_address(Realm::of_tenant(lane.tenant), lane.datagram.destination)
+            && let Some(realm) = routed_by_addresses(lane, cx.snapshot)
+        {
+            return self.route(packet, lane, realm, cx);
+        }
         match by_address_alone(lane, cx) {
             Ok(flow) => self.translate_stateless(packet, lane, &flow, cx),
             Err(reason) => Verdict::Drop(reason),
@@ -151,19 +162,23 @@ fn by_address_alone(lane: &Lane, cx: &Context<'_>) -> Result<Flow, DropReason> {
     const UNKNOWN: DropReason = DropReason::FragmentNoFirst;
     let key = &lane.key();
     let found = match Realm::of_tenant(key.tenant) {
-        Realm::Outside => {
-            super::inward::check_outside_source(lane, cx.snapshot)?;
-            super::inward::static_inward(key, cx.snapshot)
-        }
+        Realm::Outside => static_inward(key, cx.snapshot),
         Realm::Vpc(vpc) => {
-            super::outward::check_inside(lane, vpc, cx.snapshot)?;
             if cx.snapshot.host(vpc, key.source).is_none_or(|host| !host.forwards().is_empty()) {
                 return Err(UNKNOWN);
             }
-            super::outward::static_outward(key, vpc, cx.snapshot)
+            static_outward(key, vpc, cx.snapshot)
         }
     };
     found.map(|entry| entry.flow).filter(|flow| flow.kind == SessionKind::DnatAny).ok_or(UNKNOWN)
+}
+
+/// Whether a fragment's source and destination may be there at all.
+fn check_addresses(lane: &Lane, snapshot: &Snapshot) -> Result<(), DropReason> {
+    match Realm::of_tenant(lane.tenant) {
+        Realm::Outside => check_outside_source(lane, snapshot),
+        Realm::Vpc(vpc) => check_inside(lane, vpc, snapshot),
+    }
 }
 
 /// Sets length, flags and offset of a fragment, and its header checksum.

@@ -4,7 +4,7 @@
 use crate::base::DropReason;
 use crate::base::owner::{owner_of_host, owner_of_port};
 use crate::nat::Verdict;
-use crate::nat::decision::Decision;
+use crate::nat::decision::{Decision, routed_by_addresses};
 use crate::nat::engine::{Context, Engine};
 use crate::nat::inward::{check_outside_source, static_inward};
 use crate::nat::key::FlowKey;
@@ -123,6 +123,9 @@ impl Engine {
     ) -> Verdict {
         if cx.snapshot.is_own_address(realm, lane.datagram.destination) {
             return self.meant_for_gateway(packet, lane, cx);
+        }
+        if let Some(realm) = routed_by_addresses(lane, cx.snapshot) {
+            return self.route(packet, lane, realm, cx);
         }
         let owner = match realm {
             Realm::Outside => {

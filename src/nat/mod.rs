@@ -35,6 +35,7 @@ pub mod output;
 pub mod outward;
 pub mod ports;
 pub mod query;
+mod review;
 pub mod session;
 pub mod stage;
 pub mod table;

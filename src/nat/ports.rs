@@ -10,11 +10,14 @@ use hashbrown::HashMap;
 
 use crate::base::hugepage::HugeSlice;
 use crate::base::owner::owner_of_port;
-use crate::base::{EipIndex, Rng, WorkerIndex};
+use crate::base::{EipIndex, Rng, Tick, WorkerIndex};
 use crate::policy::{Eip, PortRange};
 use crate::wire::protocol;
 
 const WORDS: usize = 1024;
+
+/// Ports that are tried for an endpoint-dependent session when all of them were looked through in this tick already.
+const PROBES: usize = 256;
 
 /// What a look for a port must respect.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +64,8 @@ pub struct Ports {
     shares: HugeSlice<u16>,
     of: HashMap<(EipIndex, u8), u32>,
     rng: Rng,
+    /// When more than [`PROBES`] shared ports were looked at for one session.
+    searched: Tick,
 }
 
 impl Ports {
@@ -79,6 +84,7 @@ impl Ports {
             shares: HugeSlice::sparse(capacity * 65536)?,
             of: HashMap::with_capacity(capacity),
             rng,
+            searched: Tick::default(),
         })
     }
 
@@ -162,23 +168,36 @@ impl Ports {
 
     /// Takes a port for an endpoint-dependent session: a free one, or one that such sessions to other peers share.
     /// `is_free_towards_peer` says whether the external endpoint is not in use towards this peer.
+    ///
+    /// Each port that is shared costs a look into the session table, so a search through all of them is for once a tick:
+    /// in between [`PROBES`] have to do.
     pub fn take_shared(
         &mut self,
         eip: &Eip,
         request: PortRequest,
+        now: Tick,
         mut is_free_towards_peer: impl FnMut(u16) -> bool,
     ) -> Option<u16> {
         let at = self.block(eip.index, request.protocol)?;
         let start = (self.rng.next_u64() >> 48) as u16;
-        let wanted = std::iter::once(request.inside_port);
-        let others = (0..=u16::MAX).map(|n| start.wrapping_add(n));
-        let port = wanted.chain(others).find(|&port| {
+        let search = Search { ports: self, base: at * WORDS, eip, request };
+        let mut probes = 0;
+        let mut is_open = |port: u16| {
             let shared = self.shares.get(at * 65536 + usize::from(port)).copied().unwrap_or_default();
-            let search = Search { ports: self, base: at * WORDS, eip, request };
             let possible =
                 if shared > 0 { shared < u16::MAX && search.is_in_share(port) } else { search.allows(port) };
+            probes += usize::from(possible);
             possible && is_free_towards_peer(port)
-        })?;
+        };
+        let budget = if self.searched == now { PROBES } else { usize::MAX };
+        let port = Some(request.inside_port).filter(|port| is_open(*port)).or_else(|| {
+            let all = search.passes().into_iter().flat_map(|pass| pass.ports(start));
+            all.take(budget).find(|port| is_open(*port))
+        });
+        if probes > PROBES {
+            self.searched = now;
+        }
+        let port = port?;
         let shares = self.shares.get_mut(at * 65536 + usize::from(port))?;
         *shares += 1;
         if *shares == 1 {
@@ -234,6 +253,17 @@ struct Pass {
     range: PortRange,
     /// Ports of this parity only.
     parity: Option<u16>,
+}
+
+impl Pass {
+    /// Its ports, from a random one on.
+    fn ports(self, random: u16) -> impl Iterator<Item = u16> {
+        let PortRange { first, last } = self.range;
+        let count = (u32::from(last) + 1).saturating_sub(first.into());
+        let start = (u32::from(random) * count) >> 16;
+        let ports = (start..count).chain(0..start).map(move |n| first + n as u16);
+        ports.filter(move |port| self.parity.is_none_or(|parity| port & 1 == parity))
+    }
 }
 
 impl Search<'_> {
@@ -411,14 +441,18 @@ mod tests {
         let eip = eip(&[]);
         let mut ports = ports(0, 1);
         let two = request(7000, 7000, 7001);
-        assert_eq!(ports.take_shared(&eip, two, |_| true), Some(7000));
-        assert_eq!(ports.take_shared(&eip, two, |_| true), Some(7000), "another peer shares it");
-        assert_eq!(ports.take_shared(&eip, two, |port| port != 7000), Some(7001), "the same peer does not");
+        assert_eq!(ports.take_shared(&eip, two, Tick(7), |_| true), Some(7000));
+        assert_eq!(ports.take_shared(&eip, two, Tick(7), |_| true), Some(7000), "another peer shares it");
+        assert_eq!(
+            ports.take_shared(&eip, two, Tick(7), |port| port != 7000),
+            Some(7001),
+            "the same peer does not"
+        );
         assert_eq!(ports.take(&eip, two), None);
         ports.give_shared(eip.index, protocol::UDP, 7000);
         assert_eq!(ports.take(&eip, two), None);
         ports.give_shared(eip.index, protocol::UDP, 7000);
         assert_eq!(ports.take(&eip, two), Some(7000));
-        assert_eq!(ports.take_shared(&eip, two, |port| port != 7001), None);
+        assert_eq!(ports.take_shared(&eip, two, Tick(7), |port| port != 7001), None);
     }
 }

@@ -106,7 +106,11 @@ fn quotes(quote: &crate::support::Quote, sent: &Packet) -> bool {
 
 /// Whether the engine lists a session.
 pub fn is_listed(session: &Session, listed: &[SessionRow]) -> bool {
-    listed.iter().any(|row| (flow_of(row), endpoint(row.external)) == (session.flow, session.external))
+    listed.iter().any(|row| is_of(session, row))
+}
+
+fn is_of(session: &Session, row: &SessionRow) -> bool {
+    (flow_of(row), endpoint(row.external)) == (session.flow, session.external)
 }
 
 /// The external endpoint that the engine lists for a flow of a SNAT entry.
@@ -129,7 +133,7 @@ fn endpoint((address, port): (u32, u16)) -> Endpoint {
 }
 
 /// The engine lists exactly the sessions that there should be, each once, and each ends when it should.
-pub fn compare_sessions(sessions: &[Session], now: Moment, listed: &[SessionRow]) -> Result<(), String> {
+pub fn compare_sessions(sessions: &[&Session], now: Moment, listed: &[&SessionRow]) -> Result<(), String> {
     for row in listed {
         let flow = flow_of(row);
         let Some(session) = sessions.iter().find(|s| (s.flow, s.external) == (flow, endpoint(row.external)))
@@ -143,7 +147,8 @@ pub fn compare_sessions(sessions: &[Session], now: Moment, listed: &[SessionRow]
             return Err(format!("it ends in {shown:?} instead of {left:?}: {row:?} {session:?}"));
         }
     }
-    match sessions.iter().find(|session| !is_listed(session, listed)) {
+    let is_there = |session: &Session| listed.iter().any(|row| is_of(session, row));
+    match sessions.iter().find(|session| !is_there(session)) {
         Some(missing) => Err(format!("a session is not listed: {missing:?} among {listed:?}")),
         None if sessions.len() == listed.len() => Ok(()),
         None => Err(format!("listed twice: {listed:?}")),

@@ -178,7 +178,8 @@ impl TestNet {
     pub fn reload(&mut self, config: &Config) -> Observed {
         self.config = config.clone();
         self.snapshot = self.compiler.compile(config);
-        self.idle(4)
+        // Until all sessions were looked at.
+        self.idle(self.engines[0].occupancy().session_capacity / 16 + 2)
     }
 
     /// Lets time pass and the timers run.

@@ -4,7 +4,7 @@ use super::*;
 
 fn changes(old: &str, new: &str) -> String {
     let changes = diff(&model(old), &model(new));
-    changes.iter().map(|change| format!("{change}\n")).collect()
+    changes.iter().map(ToString::to_string).chain([String::new()]).collect::<Vec<_>>().join("\n")
 }
 
 #[test]

@@ -56,8 +56,6 @@ pub struct Facts {
     pub sessions: usize,
     /// Neighbours that each worker has room for.
     pub neighbours: usize,
-    /// EIPs in SNAT pools that each worker has room for.
-    pub snat_eips: usize,
     /// The clock of the workers.
     pub clock: Clock,
 }

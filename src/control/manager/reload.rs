@@ -3,9 +3,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use hashbrown::HashSet;
-
-use crate::config::{self, Action, Compiler, Errors, Model};
+use crate::config::{self, Action, Compiler, Errors};
 use crate::control::manager::{Manager, View};
 use crate::control::protocol::{Change, ChangeKind, Fault, FaultCode, Finding, ReloadRequest, Reloaded};
 
@@ -37,7 +35,6 @@ impl Manager {
             config::load(&self.facts.config).map_err(|errors| refused(FaultCode::Configuration, &errors))?;
         config::check_reload(&view.model, &model)
             .map_err(|errors| refused(FaultCode::NeedsRestart, &errors))?;
-        self.check_room(&model)?;
         let changes: Vec<_> = config::diff(&view.model, &model).iter().map(Change::from).collect();
         let current = self.running.snapshot();
         if request.dry_run || changes.is_empty() {
@@ -72,22 +69,6 @@ impl Manager {
             changes.len()
         );
         Ok(Reloaded { generation, dry_run: false, changes })
-    }
-}
-
-impl Manager {
-    /// Whether the workers have room for what the file asks for. Their memory is taken at the start.
-    fn check_room(&self, model: &Model) -> Result<(), Fault> {
-        let pools: HashSet<_> = model.snat().iter().flat_map(|entry| &entry.eips).collect();
-        let (wanted, room) = (pools.len(), self.facts.snat_eips);
-        if wanted <= room {
-            return Ok(());
-        }
-        let message = format!(
-            "{} has {wanted} EIPs in SNAT pools, and there is room for {room}; nothing was changed",
-            model.file()
-        );
-        Err(Fault::new(FaultCode::NeedsRestart, message).hint("restart natgate to make room"))
     }
 }
 
