@@ -5,7 +5,7 @@ use crate::base::{DropReason, WorkerIndex};
 use crate::nat::engine::Engine;
 use crate::nat::lane::Lane;
 use crate::nat::session::Flow;
-use crate::policy::{Realm, Snapshot, SnatEntry, Timeouts};
+use crate::policy::{Host, Realm, Snapshot, SnatEntry, Timeouts};
 use crate::wire::Arrival;
 
 /// A flow that a DNAT entry makes, with what a session of it needs.
@@ -76,11 +76,17 @@ impl Engine {
     }
 }
 
-/// The side on which a packet goes on untranslated, as far as its addresses alone say so: between hosts of one VPC, or
-/// to and from destinations that are exempt (RFC 6888 REQ-6). For what has no ports of its own: ICMP errors, later fragments.
-pub(super) fn routed_by_addresses(lane: &Lane, snapshot: &Snapshot) -> Option<Realm> {
-    let (source, destination) = (lane.datagram.source, lane.datagram.destination);
-    let own = Realm::of_tenant(lane.tenant);
+/// The side on which packets between two addresses go on untranslated, as far as that follows from the addresses alone:
+/// between hosts of one VPC, or to and from destinations that are exempt (RFC 6888 REQ-6). `is_static` says whether a private
+/// host's own DNAT entries come before that.
+pub(super) fn routed(
+    tenant: u16,
+    source: u32,
+    destination: u32,
+    snapshot: &Snapshot,
+    is_static: impl Fn(&Host) -> bool,
+) -> Option<Realm> {
+    let own = Realm::of_tenant(tenant);
     let Realm::Vpc(vpc) = own else {
         let is_eip = snapshot.eip(destination).is_some();
         return snapshot.untranslated_vpc(source, destination).filter(|_| !is_eip).map(Realm::Vpc);
@@ -88,8 +94,8 @@ pub(super) fn routed_by_addresses(lane: &Lane, snapshot: &Snapshot) -> Option<Re
     if snapshot.vpc(vpc)?.cidr?.contains(destination) {
         return Some(own);
     }
-    let is_exempt = snapshot.host(vpc, source).is_none()
-        && snapshot.snat(vpc, source).is_some_and(|entry| entry.untranslated.lookup(destination).is_some());
+    let is_exempt = snapshot.is_exempt(vpc, source, destination)
+        && !snapshot.host(vpc, source).is_some_and(|host| is_static(host));
     is_exempt.then_some(Realm::Outside)
 }
 

@@ -54,7 +54,7 @@ impl Engine {
         };
         let next_hop = self.neighbours.ready(way)?;
         let is_usual = session.has_at(end, &lane.key())
-            && session.generation == cx.snapshot.generation().0
+            && (session.generation == cx.snapshot.generation().0 || refresh(session, cx.snapshot))
             && datagram.ttl > lane.hops()
             && datagram.total_len <= next_hop.mtu()
             && !datagram.is_fragment()
@@ -423,6 +423,19 @@ impl Engine {
     }
 }
 
+/// Whether nothing that a session depends on has changed since it was checked last; it counts as checked then.
+#[inline(never)]
+fn refresh(session: &mut Session, snapshot: &Snapshot) -> bool {
+    let checked = Generation(session.generation);
+    let is_untouched = snapshot.eip_changed(EipIndex(session.eip)) <= checked
+        && snapshot.topology_changed() <= checked
+        && session.way_out != Adjacency::HAIRPIN;
+    if is_untouched {
+        session.generation = snapshot.generation().0;
+    }
+    is_untouched
+}
+
 /// Whether the configuration still stands behind a flow: its entry is there and translates it in the same way.
 pub(super) fn in_force(flow: &Flow, snapshot: &Snapshot) -> bool {
     let Some(eip) = snapshot.eip(flow.external.0).filter(|eip| eip.index == flow.eip) else { return false };
@@ -436,7 +449,13 @@ pub(super) fn in_force(flow: &Flow, snapshot: &Snapshot) -> bool {
             e.id == flow.entry && e.vpc == vpc && (e.host, e.host_port(port)) == flow.inside
         }),
         SessionKind::Snat | SessionKind::SnatDependent => {
-            eip.any_port.is_none()
+            // A static entry always beats dynamic sessions: on the EIP, and of the host.
+            let is_static = snapshot.host(vpc, flow.inside.0).is_some_and(|host| {
+                host.any_port.is_some() || host.forward(protocol, flow.inside.1).is_some()
+            });
+            !is_static
+                && !snapshot.is_exempt(vpc, flow.inside.0, flow.peer.0)
+                && eip.any_port.is_none()
                 && eip.forward(protocol, port).is_none()
                 && snapshot.snat_entry(vpc, flow.entry).is_some_and(|e| {
                     e.member(flow.eip).is_some_and(|member| member.address == flow.external.0)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::base::{DropReason, Tick};
 use crate::nat::Verdict;
-use crate::nat::decision::routed_by_addresses;
+use crate::nat::decision::routed;
 use crate::nat::engine::{Context, Engine};
 use crate::nat::flow::send;
 use crate::nat::inward::{check_outside_source, static_inward};
@@ -95,7 +95,8 @@ impl Engine {
             return Verdict::Drop(reason);
         }
         if !cx.snapshot.is_own_address(Realm::of_tenant(lane.tenant), lane.datagram.destination)
-            && let Some(realm) = routed_by_addresses(lane, cx.snapshot)
+            && let Some(realm) =
+                routed(lane.tenant, lane.datagram.source, lane.datagram.destination, cx.snapshot, |_| true)
         {
             return self.route(packet, lane, realm, cx);
         }

@@ -4,7 +4,7 @@
 use crate::base::DropReason;
 use crate::base::owner::{owner_of_host, owner_of_port};
 use crate::nat::Verdict;
-use crate::nat::decision::{Decision, routed_by_addresses};
+use crate::nat::decision::{Decision, routed};
 use crate::nat::engine::{Context, Engine};
 use crate::nat::inward::{check_outside_source, static_inward};
 use crate::nat::key::FlowKey;
@@ -12,11 +12,11 @@ use crate::nat::lane::Lane;
 use crate::nat::neighbours::Adjacency;
 use crate::nat::outward::{check_inside, static_outward};
 use crate::nat::session::Flow;
-use crate::policy::{Realm, Snapshot};
+use crate::policy::{Host, Realm, Snapshot};
 use crate::wire::bytes::put_u16;
 use crate::wire::icmp::Quoted;
 use crate::wire::rewrite::{Change, End, apply_quoted};
-use crate::wire::{Packet, checksum};
+use crate::wire::{Datagram, Packet, checksum};
 
 impl Engine {
     /// An ICMP error from either side.
@@ -45,6 +45,10 @@ impl Engine {
         match realm {
             Realm::Outside => check_outside_source(lane, cx.snapshot).map_err(dropped)?,
             Realm::Vpc(vpc) => check_inside(lane, vpc, cx.snapshot).map_err(dropped)?,
+        }
+        let is_own = |realm| cx.snapshot.is_own_address(realm, datagram.destination);
+        if is_own(realm) || is_own(Realm::Outside) {
+            return Err(self.meant_for_gateway(packet, lane, cx));
         }
         if datagram.is_fragment() {
             return Err(dropped(DropReason::IcmpErrorMalformed));
@@ -112,7 +116,7 @@ impl Engine {
         entry.map(|entry| entry.flow).filter(|flow| key.tenant != flow.tenant || !is_anothers(flow))
     }
 
-    /// An error about a flow that this worker does not know: another one may, or it is about a packet of the gateway's own.
+    /// An error about a flow that this worker does not know: another one may, or the flow is not translated.
     fn unknown_flow(
         &mut self,
         key: &FlowKey,
@@ -121,24 +125,39 @@ impl Engine {
         lane: &Lane,
         cx: &mut Context<'_>,
     ) -> Verdict {
-        if cx.snapshot.is_own_address(realm, lane.datagram.destination) {
-            return self.meant_for_gateway(packet, lane, cx);
-        }
-        if let Some(realm) = routed_by_addresses(lane, cx.snapshot) {
-            return self.route(packet, lane, realm, cx);
-        }
         let owner = match realm {
             Realm::Outside => {
                 if cx.snapshot.eip(key.destination).is_none() {
-                    return Verdict::Drop(DropReason::NotOurs);
+                    return self
+                        .routed_error(key, packet, lane, cx)
+                        .unwrap_or(Verdict::Drop(DropReason::NotOurs));
                 }
                 owner_of_port(key.destination_port, self.workers)
             }
             Realm::Vpc(_) => owner_of_host(key.source, self.workers),
         };
-        match Decision::hand(owner, lane) {
-            Decision::Hand { to, arrival } if to != self.worker => Verdict::Hand { to, arrival },
-            _ => Verdict::Drop(DropReason::IcmpErrorNoFlow),
+        if owner != self.worker.0
+            && let Decision::Hand { to, arrival } = Decision::hand(owner, lane)
+        {
+            return Verdict::Hand { to, arrival };
         }
+        self.routed_error(key, packet, lane, cx).unwrap_or(Verdict::Drop(DropReason::IcmpErrorNoFlow))
+    }
+
+    /// An error about a flow that is not translated goes on as it is, if neither is the one who sends it.
+    fn routed_error(
+        &mut self,
+        key: &FlowKey,
+        packet: &mut Packet<'_>,
+        lane: &Lane,
+        cx: &mut Context<'_>,
+    ) -> Option<Verdict> {
+        let Datagram { source, destination, .. } = lane.datagram;
+        let has_entry =
+            |host: &Host| host.any_port.is_some() || host.forward(key.protocol, key.source_port).is_some();
+        let realm = routed(key.tenant, key.source, key.destination, cx.snapshot, has_entry)?;
+        let sender = routed(key.tenant, source, destination, cx.snapshot, |host| host.any_port.is_some());
+        let is_routed = destination == key.destination && sender == Some(realm);
+        is_routed.then(|| self.route(packet, lane, realm, cx))
     }
 }

@@ -122,6 +122,9 @@ impl Engine {
         if checksum::of(payload) != 0 {
             return Verdict::Drop(DropReason::TransportChecksum);
         }
+        if lane.arrival == Arrival::Hairpin {
+            return self.answer_hairpinned_echo(packet, lane, cx);
+        }
         let Some(ip) = self.reply_frame(packet, lane, 20 + payload.len(), datagram.destination, cx) else {
             return Verdict::Drop(DropReason::NoBuffer);
         };
@@ -130,6 +133,35 @@ impl Engine {
         ip[21] = 0;
         finish_icmp(ip);
         Verdict::Consumed
+    }
+
+    /// A private host's echo request that was translated before it came to an EIP that the gateway answers for: it becomes
+    /// the reply, which then finds its way to the host as any other from the outside does.
+    fn answer_hairpinned_echo(
+        &mut self,
+        packet: &mut Packet<'_>,
+        lane: &Lane,
+        cx: &mut Context<'_>,
+    ) -> Verdict {
+        let (l3, l4) = (usize::from(lane.datagram.l3), usize::from(lane.datagram.l4));
+        let Some(ip) = packet.buffer.get_mut(l3..lane.datagram.end()) else {
+            return Verdict::Drop(DropReason::NoBuffer);
+        };
+        put(ip, 8, &[TTL]);
+        put_u32(ip, 12, lane.datagram.destination);
+        put_u32(ip, 16, lane.datagram.source);
+        let sum = checksum::of_header(ip.get(..l4 - l3).unwrap_or_default());
+        put_u16(ip, 10, sum);
+        let message = ip.get_mut(l4 - l3..).unwrap_or_default();
+        put(message, 0, &[icmp::ECHO_REPLY, 0, 0, 0]);
+        let sum = checksum::of(message);
+        put_u16(message, 2, sum);
+        let mut reply = *lane;
+        if let Err(reason) = reply.datagram.parse_into(packet.buffer, l3) {
+            return Verdict::Drop(reason);
+        }
+        reply.hash = self.sessions.hash(&reply.key());
+        self.flow(packet, &reply, cx)
     }
 
     /// Emits an IPv4 header from `source` back to the sender of a packet, by the way that it came; gives the room for the

@@ -162,6 +162,11 @@ impl Snapshot {
         self.snat.get(vpc.index())?.lookup(source)
     }
 
+    /// Whether a private source talks to a destination without translation (RFC 6888 REQ-6).
+    pub fn is_exempt(&self, vpc: VpcIndex, source: u32, destination: u32) -> bool {
+        self.snat(vpc, source).is_some_and(|entry| entry.untranslated.lookup(destination).is_some())
+    }
+
     /// All SNAT entries of a VPC.
     pub fn snat_table(&self, vpc: VpcIndex) -> Option<&Arc<SnatTable>> {
         self.snat.get(vpc.index())
@@ -204,9 +209,7 @@ impl Snapshot {
         }
         let vpcs = self.topology.vpcs.iter().zip(0..);
         let of_inside = vpcs.filter(|(vpc, _)| vpc.cidr.is_some_and(|cidr| cidr.contains(inside)));
-        of_inside.map(|(_, index)| VpcIndex(index)).find(|vpc| {
-            self.snat(*vpc, inside).is_some_and(|entry| entry.untranslated.lookup(outside).is_some())
-        })
+        of_inside.map(|(_, index)| VpcIndex(index)).find(|vpc| self.is_exempt(*vpc, inside, outside))
     }
 
     /// Whether the gateway itself has this address on this side.

@@ -74,8 +74,11 @@ impl Reference {
         let Some(source) = session.entry else {
             return static_inside.is_some_and(|to| (to.vpc, to.host) == (vpc, inside));
         };
-        // A static entry always beats dynamic sessions; another SNAT entry for the same host leaves them alone.
+        // A static entry always beats dynamic sessions, that of the EIP and that of the host; another SNAT entry for the
+        // same host leaves them alone.
         static_inside.is_none()
+            && self.static_external(&session.flow).is_none()
+            && !self.is_exempt(vpc, inside.0, session.flow.peer.0)
             && self.config.snat.iter().any(|entry| {
                 (entry.vpc, entry.source) == (vpc, source)
                     && entry.pool.contains(&session.external.0)
@@ -233,6 +236,10 @@ impl Reference {
         if let Body::Echo { .. } = packet.body {
             // A reply from somebody who was not asked.
             return Expected::Drop(vec![R::NoMapping, R::Filtered]);
+        }
+        if self.is_exempt(session.flow.vpc, session.flow.inside.0, peer.0) {
+            // What the host says to it is not translated.
+            return Expected::Drop(vec![R::NoMapping, R::Filtered, R::TcpNotSyn]);
         }
         if tcp.is_some_and(|tcp| !opens(tcp.flags)) {
             return Expected::Drop(vec![R::TcpNotSyn]);
@@ -439,7 +446,7 @@ impl Reference {
         let flow = Flow { vpc, protocol: about.protocol, inside, peer };
         let session = self.session(&flow).map(|s| s.external);
         let Some(external) = session.or_else(|| self.static_external(&flow)) else {
-            return self.untranslated(vpc, packet).unwrap_or(no_flow);
+            return self.untranslated(&flow, packet).unwrap_or(no_flow);
         };
         // RFC 5508 REQ-5c: an inside router has no address outside; the gateway lends it one.
         let seen = observed.left.iter().find(|left| left.forwarded).map(|left| left.packet.ip.src);
@@ -455,22 +462,25 @@ impl Reference {
         Expected::Forward { side: Side::Outside, packet: translated, free_id: true }
     }
 
-    /// What goes on as it is, whatever it is: between hosts of one VPC, or to exempt destinations (RFC 6888 REQ-6).
-    fn untranslated(&self, vpc: usize, packet: &Packet) -> Option<Expected> {
+    /// An error about a flow that is not translated goes on as it is, if its own source is not translated either: between
+    /// hosts of one VPC, or to exempt destinations (RFC 6888 REQ-6).
+    fn untranslated(&self, flow: &Flow, packet: &Packet) -> Option<Expected> {
         let (src, dst) = (packet.ip.src, packet.ip.dst);
-        let is_exempt = || {
-            let has_dnat = self.config.dnat.iter().any(|d| (d.vpc, d.host) == (vpc, src));
-            let entry = self.snat_entry(vpc, src).filter(|_| !has_dnat);
-            entry.is_some_and(|entry| entry.untranslated.iter().any(|prefix| prefix.contains(dst.into())))
-        };
-        let side = if self.config.vpcs[vpc].cidr.contains(dst.into()) {
-            Side::Vpc(vpc)
-        } else if is_exempt() {
+        let is_exempt = |host| self.is_exempt(flow.vpc, host, dst);
+        let side = if self.config.vpcs[flow.vpc].cidr.contains(dst.into()) {
+            Side::Vpc(flow.vpc)
+        } else if is_exempt(flow.inside.0) && is_exempt(src) && self.any_port_of_host(flow.vpc, src).is_none()
+        {
             Side::Outside
         } else {
             return None;
         };
         Some(Expected::Forward { side, packet: hop(packet), free_id: false })
+    }
+
+    fn is_exempt(&self, vpc: usize, host: Ipv4Addr, peer: Ipv4Addr) -> bool {
+        let entry = self.snat_entry(vpc, host);
+        entry.is_some_and(|entry| entry.untranslated.iter().any(|prefix| prefix.contains(peer.into())))
     }
 
     /// Who a DNAT entry makes of an external endpoint.

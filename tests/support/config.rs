@@ -292,9 +292,10 @@ impl Compiler {
             let of =
                 |config: &Config| config.snat.iter().filter(|s| s.vpc == vpc).cloned().collect::<Vec<_>>();
             let (before, now) = (old.as_ref().map(of).unwrap_or_default(), of(config));
-            let changed =
-                before.iter().filter(|s| !now.contains(s)).chain(now.iter().filter(|s| !before.contains(s)));
-            touched.extend(changed.flat_map(|s| s.pool.clone()));
+            if before != now {
+                // A new entry may take hosts over from a wider one: what any had made is checked again.
+                touched.extend(before.iter().chain(&now).flat_map(|s| s.pool.clone()));
+            }
             edit.set_snat(
                 VpcIndex(vpc as u16),
                 now.iter().map(|s| (s.source, Arc::new(self.snat_entry(s)))).collect(),
