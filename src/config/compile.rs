@@ -20,7 +20,7 @@
 //!
 //! A session asks when its EIP last changed. Besides the EIPs that changed themselves, those are touched whose sessions may
 //! now belong elsewhere: the pools, old and new, of an SNAT entry that was added, changed or removed; the pool of the
-//! entry that its sources were covered by before; and the pool that a private host used before it got an any-port entry.
+//! entry that its sources were covered by before; and the pool that a private host used before it got a DNAT entry.
 
 use std::collections::BTreeMap;
 use std::hash::Hash;
@@ -370,12 +370,6 @@ impl Compiler {
             // Where gateways of one VPC compete for a private host, the lowest EIP wins.
             let rivals = Rivals { any_port: any_port.len() > 1, ports: overlaps(&by_port) };
             let any_port = any_port.into_iter().min_by_key(|entry| entry.address);
-            if let Some(entry) = any_port
-                && previous.host(vpc, host).and_then(|old| old.any_port).map(|old| old.eip) != Some(entry.eip)
-                && let Some(before) = previous.snat(vpc, host)
-            {
-                before.pool.iter().for_each(|member| edit.touch(member.index));
-            }
             edit.put_host(vpc, host, Some(Host::new(any_port, disjoint(by_port)).with_rivals(rivals)));
         }
         let mut kept: HashSet<u32> = HashSet::with_capacity(model.eips().len());

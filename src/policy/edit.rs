@@ -79,16 +79,20 @@ impl Edit {
         self.next.eip_changed.set(index.index(), self.next.generation);
     }
 
-    /// Sets the DNAT entries of a private host, or takes them away; the EIPs concerned are put separately. SNAT sessions of
-    /// the host must be checked again: a static entry beats them.
+    /// Sets the DNAT entries of a private host, or takes them away; the EIPs concerned are put separately. Where an
+    /// entry is new, SNAT sessions of the host must be checked again: a static entry beats them.
     pub fn put_host(&mut self, vpc: VpcIndex, address: u32, host: Option<Host>) {
         let key = host_key(vpc, address);
         match host {
             Some(host) if self.next.hosts.get(key).is_some_and(|old| **old == host) => {}
             Some(host) => {
+                let old = self.next.hosts.get(key);
+                if old.is_none_or(|old| host.answers_more_than(old))
+                    && let Some(entry) = self.next.snat(vpc, address).cloned()
+                {
+                    entry.pool.iter().for_each(|member| self.touch(member.index));
+                }
                 self.next.hosts.insert(key, Arc::new(host));
-                let entry = self.next.snat(vpc, address).cloned();
-                entry.iter().flat_map(|entry| &entry.pool).for_each(|member| self.touch(member.index));
             }
             None => {
                 self.next.hosts.remove(key);

@@ -212,6 +212,13 @@ impl Host {
         }
     }
 
+    /// Whether it has an entry for private ports that another state of it has not.
+    pub fn answers_more_than(&self, other: &Self) -> bool {
+        let ports = |f: &HostForward| (f.protocol, f.first, f.last);
+        let is_new = |f: &HostForward| !other.forwards.iter().any(|known| ports(known) == ports(f));
+        self.any_port.is_some() && other.any_port.is_none() || self.forwards.iter().any(is_new)
+    }
+
     /// The entries by port.
     pub fn forwards(&self) -> &[HostForward] {
         &self.forwards

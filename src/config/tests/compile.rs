@@ -248,7 +248,7 @@ proptest! {
     }
 
     /// Taking one entry away touches its own EIPs; putting it back touches these, and those whose sessions may now belong
-    /// to it: the pool of the wider entry, or the pool that an any-port host used before.
+    /// to it: the pool of the wider entry, or the pool that the host used before.
     #[test]
     fn one_entry_touches_its_own_eips(
         entries in prop::collection::vec(entry(), 1..24),
@@ -267,9 +267,10 @@ proptest! {
         let two = compiled(&mut compiler, &less, &one);
         let three = compiled(&mut compiler, &full, &two);
         let address = |eip: &u8| Ipv4Addr::new(203, 0, 113, *eip);
-        let (own, host, any_port) = match &entry {
-            Entry::AnyPort { eip, host, .. } => (BTreeSet::from([address(eip)]), *host, true),
-            Entry::Ports { eip, host, .. } => (BTreeSet::from([address(eip)]), *host, false),
+        let (own, host, is_static) = match &entry {
+            Entry::AnyPort { eip, host, .. } | Entry::Ports { eip, host, .. } => {
+                (BTreeSet::from([address(eip)]), *host, true)
+            }
             Entry::Snat { eips, host, .. } => (eips.iter().map(address).collect(), *host, false),
         };
         prop_assert_eq!(touched(&one, &two, &full), own.clone());
@@ -292,8 +293,8 @@ proptest! {
         };
         expected.extend(covers.into_iter().flatten());
         let after = touched(&two, &three, &full);
-        if any_port {
-            // With another any-port entry of a lower EIP the host does not move.
+        if is_static {
+            // With another entry of a lower EIP the host does not move.
             let pool = two.snat(vpc, 0x0a00_0100 | u32::from(host));
             let pool: BTreeSet<Ipv4Addr> = pool.iter().flat_map(|e| e.pool.iter().map(|m| m.address.into())).collect();
             prop_assert!(after.is_superset(&expected));
@@ -387,7 +388,9 @@ fn what_changes_keeps_its_number() {
     assert!(Arc::ptr_eq(&old.meter, &new.meter));
     assert_eq!(new.limits, Specification::Small.limits());
     let model = model(&changed);
-    assert_eq!(touched(&one, &two, &model), BTreeSet::from([Ipv4Addr::new(203, 0, 113, 16)]));
+    // The EIP, and the pool of the host's SNAT entry: it has a static entry for another port now.
+    let eips = [16, 17, 18].map(|last| Ipv4Addr::new(203, 0, 113, last));
+    assert_eq!(touched(&one, &two, &model), BTreeSet::from(eips));
 }
 
 /// An interface that goes leaves the others their numbers, and its own to the next.
