@@ -212,11 +212,18 @@ impl Host {
         }
     }
 
-    /// Whether it has an entry for private ports that another state of it has not.
+    /// Whether it has an entry for private ports for which another state of it has none.
     pub fn answers_more_than(&self, other: &Self) -> bool {
-        let ports = |f: &HostForward| (f.protocol, f.first, f.last);
-        let is_new = |f: &HostForward| !other.forwards.iter().any(|known| ports(known) == ports(f));
-        self.any_port.is_some() && other.any_port.is_none() || self.forwards.iter().any(is_new)
+        let gains = |f: &HostForward| {
+            let mut next = u32::from(f.first);
+            while next <= f.last.into()
+                && let Some(known) = other.forward(f.protocol, next as u16)
+            {
+                next = u32::from(known.last) + 1;
+            }
+            next <= f.last.into()
+        };
+        self.any_port.is_some() && other.any_port.is_none() || self.forwards.iter().any(gains)
     }
 
     /// The entries by port.

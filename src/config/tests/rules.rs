@@ -322,6 +322,16 @@ fn every_code_is_tested() {
         Code::MtuAbovePort,
         Code::PortCount,
         Code::Exhausted,
+        // Refusals of changes to the inventory, which has its own tests.
+        Code::NotFound,
+        Code::AmbiguousName,
+        Code::InUse,
+        Code::ReadOnly,
+        Code::InvalidTag,
+        Code::InvalidId,
+        Code::NoFreeAddress,
+        Code::IdempotencyKey,
+        Code::Unconfirmed,
     ];
     let tested: BTreeSet<Code> = cases().into_iter().map(|(code, _)| code).chain(elsewhere).collect();
     let missing: Vec<_> = Code::ALL.iter().filter(|code| !tested.contains(code)).collect();
