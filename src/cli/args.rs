@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use super::nouns::{DnatValues, EipValues, GatewayValues, SnatValues, VSwitchValues, Verb, VpcValues};
 use crate::control::address::{AddressFilter, Protocol};
 use crate::control::protocol::KindFilter;
 use crate::pktgen::flows::Addresses;
@@ -48,6 +49,24 @@ pub enum Command {
     Trace(TraceArgs),
     /// Say what would happen to a packet, and by which entry, without sending one.
     Explain(ExplainArgs),
+    /// Private networks, where the configuration file has a [store].
+    #[command(subcommand)]
+    Vpc(Verb<VpcValues>),
+    /// Parts of private networks, where the configuration file has a [store].
+    #[command(subcommand)]
+    Vswitch(Verb<VSwitchValues>),
+    /// NAT gateways, where the configuration file has a [store].
+    #[command(subcommand)]
+    Gateway(Verb<GatewayValues>),
+    /// Elastic IPs, where the configuration file has a [store].
+    #[command(subcommand)]
+    Eip(Verb<EipValues>),
+    /// DNAT entries, where the configuration file has a [store].
+    #[command(subcommand)]
+    Dnat(Verb<DnatValues>),
+    /// SNAT entries, where the configuration file has a [store].
+    #[command(subcommand)]
+    Snat(Verb<SnatValues>),
     /// Measure how fast this machine translates: the engine alone, on frames in memory.
     ///
     /// Frames are written into a ring of 1024 buffers and taken off it in batches; only the engine's time counts.

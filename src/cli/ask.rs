@@ -11,7 +11,7 @@ use crate::cli::args::{
     CheckArgs, Cli, ClientArgs, CompletionsArgs, ExplainArgs, ReloadArgs, SessionsArgs, StatsArgs,
     StatusArgs, TraceArgs,
 };
-use crate::cli::{Command, Console, Exit, pktgen, render, speed};
+use crate::cli::{Command, Console, Exit, nouns, pktgen, render, speed};
 use crate::config;
 use crate::control::client::{Client, ClientError};
 use crate::control::describe::PacketDescription;
@@ -20,7 +20,7 @@ use crate::control::protocol::{
 };
 
 /// Why a command did not end well.
-enum Failed {
+pub(super) enum Failed {
     Client(ClientError),
     Print(io::Error),
     Input(String),
@@ -47,6 +47,12 @@ pub fn execute(command: &Command, console: &mut Console<'_>) -> Exit {
         Command::Sessions(args) => (sessions(args, console), args.client.json),
         Command::Trace(args) => (trace(args, console), args.client.json),
         Command::Explain(args) => (explain(args, console), args.client.json),
+        Command::Vpc(verb) => nouns::execute("vpc", verb, console),
+        Command::Vswitch(verb) => nouns::execute("vswitch", verb, console),
+        Command::Gateway(verb) => nouns::execute("gateway", verb, console),
+        Command::Eip(verb) => nouns::execute("eip", verb, console),
+        Command::Dnat(verb) => nouns::execute("dnat", verb, console),
+        Command::Snat(verb) => nouns::execute("snat", verb, console),
         Command::Completions(args) => (completions(args, console), false),
         Command::Check(args) => return check(args, console),
         Command::Pktgen(args) => return pktgen::execute(args, console),
@@ -120,15 +126,17 @@ fn refused(error: &ClientError, json: bool, console: &mut Console<'_>) -> Exit {
 
 fn exit_of(fault: &Fault) -> Exit {
     match fault.code {
-        FaultCode::BadRequest | FaultCode::TooLong | FaultCode::Configuration | FaultCode::NeedsRestart => {
-            Exit::Input
-        }
+        FaultCode::Refused
+        | FaultCode::BadRequest
+        | FaultCode::TooLong
+        | FaultCode::Configuration
+        | FaultCode::NeedsRestart => Exit::Input,
         _ => Exit::Failure,
     }
 }
 
 /// Asks, and gives each answer to `each`. A failure to print ends the conversation.
-fn ask(
+pub(super) fn ask(
     args: &ClientArgs,
     request: Request,
     mut each: impl FnMut(Answer) -> io::Result<()>,

@@ -2,6 +2,7 @@
 
 pub mod args;
 mod ask;
+mod nouns;
 mod output;
 mod pktgen;
 pub mod processor;

@@ -22,7 +22,7 @@ struct Fake {
 }
 
 impl Service for Fake {
-    fn answer(&self, request: Request, sink: &mut dyn Sink) -> Result<End, Interrupted> {
+    fn answer(&self, _: u32, request: Request, sink: &mut dyn Sink) -> Result<End, Interrupted> {
         self.asked.lock().unwrap().push(request);
         let answers = self.answers.lock().unwrap().clone();
         for answer in &answers {

@@ -35,6 +35,7 @@ use super::error::{Code, Error, Errors};
 use super::model::{Dnat, Forward, Link, Model, Outside, Snat, Vpc};
 use super::words::{Name, Vlan};
 use crate::base::{EipIndex, EntryId, GatewayIndex, InterfaceIndex, PortIndex, VpcIndex};
+use crate::policy::persist::Map;
 use crate::policy::snapshot::SnatTable;
 use crate::policy::{
     Edit, Eip, Gateway, Host, HostForward, HostOneToOne, Interface, Meter, OneToOne, PoolAddress,
@@ -161,6 +162,31 @@ impl Compiler {
         Ok(edit.finish())
     }
 
+    /// Compiles ports, interfaces, VPCs and gateways alone, for a model whose EIPs and entries are compiled one by one.
+    ///
+    /// # Errors
+    /// As [`compile`](Self::compile).
+    pub fn frame(&mut self, model: &Model, ports: &[PortFacts], edit: &mut Edit) -> Result<(), Errors> {
+        check_ports(model, ports)?;
+        let mut next = self.clone();
+        next.number(model)?;
+        next.topology(model, ports, edit);
+        next.gateways(model, edit);
+        next.directory = Arc::new(next.names(model));
+        *self = next;
+        Ok(())
+    }
+
+    /// The number of an EIP's address, given if it has none; none if all are used up.
+    pub fn eip_index(&mut self, address: u32) -> Option<EipIndex> {
+        let known = self.eips.len();
+        let number = self.eips.number(&address)?;
+        if number as usize == known {
+            Arc::make_mut(&mut Arc::make_mut(&mut self.directory).eips).push(address.into());
+        }
+        Some(EipIndex(number))
+    }
+
     /// Gives every resource its number.
     fn number(&mut self, model: &Model) -> Result<(), Errors> {
         let exhausted = |kind: &str, name: String| -> Errors {
@@ -202,15 +228,18 @@ impl Compiler {
         self.next_entry = u32::MAX;
     }
 
-    fn vpc_index(&self, name: &Name) -> VpcIndex {
+    /// The number of a VPC that was compiled.
+    pub fn vpc_index(&self, name: &Name) -> VpcIndex {
         VpcIndex(self.vpcs.get(name) as u16)
     }
 
-    fn gateway_index(&self, name: &Name) -> GatewayIndex {
+    /// The number of a gateway that was compiled.
+    pub fn gateway_index(&self, name: &Name) -> GatewayIndex {
         GatewayIndex(self.gateways.get(name))
     }
 
-    fn interface_index(&self, link: &Link) -> InterfaceIndex {
+    /// The number of an interface that was compiled.
+    pub fn interface_index(&self, link: &Link) -> InterfaceIndex {
         self.interfaces.get(&interface_key(link)).copied().unwrap_or(InterfaceIndex(u16::MAX))
     }
 
@@ -367,10 +396,7 @@ impl Compiler {
             }
         }
         for ((vpc, host), (any_port, by_port)) in hosts {
-            // Where gateways of one VPC compete for a private host, the lowest EIP wins.
-            let rivals = Rivals { any_port: any_port.len() > 1, ports: overlaps(&by_port) };
-            let any_port = any_port.into_iter().min_by_key(|entry| entry.address);
-            edit.put_host(vpc, host, Some(Host::new(any_port, disjoint(by_port)).with_rivals(rivals)));
+            edit.put_host(vpc, host, Some(host_of(any_port, by_port)));
         }
         let mut kept: HashSet<u32> = HashSet::with_capacity(model.eips().len());
         for eip in model.eips() {
@@ -462,6 +488,10 @@ impl Compiler {
             };
             (self.entry_id(self.snat_key(entry)), info)
         });
+        let mut entries = Map::default();
+        for (id, info) in dnat.chain(snat) {
+            entries.insert(u64::from(id.0), Arc::new(info));
+        }
         let mut interfaces = vec![String::new(); self.interface_slots()];
         for (_, link) in keyed_links(model) {
             interfaces[self.interface_index(link).index()] = interface_name(model, link);
@@ -471,8 +501,8 @@ impl Compiler {
             interfaces,
             vpcs: self.vpcs.keys(),
             gateways: self.gateways.keys(),
-            eips: self.eips.keys().into_iter().map(Into::into).collect(),
-            entries: dnat.chain(snat).collect(),
+            eips: Arc::new(self.eips.keys().into_iter().map(Into::into).collect()),
+            entries,
         }
     }
 }
@@ -540,6 +570,13 @@ fn check_ports(model: &Model, ports: &[PortFacts]) -> Result<(), Errors> {
         }
     }
     Errors::of(errors)
+}
+
+/// A private host with all entries that lead to it. Where gateways of one VPC compete for it, the lowest EIP wins.
+pub fn host_of(any_port: Vec<HostOneToOne>, by_port: Vec<HostForward>) -> Host {
+    let rivals = Rivals { any_port: any_port.len() > 1, ports: overlaps(&by_port) };
+    let any_port = any_port.into_iter().min_by_key(|entry| entry.address);
+    Host::new(any_port, disjoint(by_port)).with_rivals(rivals)
 }
 
 /// Protocols and private ports of one host that more than one entry leads to.

@@ -1,12 +1,13 @@
 //! Names for the numbers that workers speak in.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
-use hashbrown::HashMap;
 use serde::Serialize;
 
 use super::words::Name;
 use crate::base::{EipIndex, EntryId, GatewayIndex, InterfaceIndex, PortIndex, VpcIndex};
+use crate::policy::persist::Map;
 
 /// The kind of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -51,8 +52,8 @@ pub struct Directory {
     pub(super) interfaces: Vec<String>,
     pub(super) vpcs: Vec<Name>,
     pub(super) gateways: Vec<Name>,
-    pub(super) eips: Vec<Ipv4Addr>,
-    pub(super) entries: HashMap<EntryId, EntryInfo>,
+    pub(super) eips: Arc<Vec<Ipv4Addr>>,
+    pub(super) entries: Map<Arc<EntryInfo>>,
 }
 
 impl Directory {
@@ -93,11 +94,24 @@ impl Directory {
 
     /// An entry.
     pub fn entry(&self, id: EntryId) -> Option<&EntryInfo> {
-        self.entries.get(&id)
+        self.entries.get(u64::from(id.0)).map(|info| &**info)
+    }
+
+    /// Notes what an entry is, or that it is gone. A copy of the directory costs little and does not see it.
+    pub fn set_entry(&mut self, id: EntryId, info: Option<EntryInfo>) {
+        match info {
+            Some(info) => self.entries.insert(u64::from(id.0), Arc::new(info)),
+            None => self.entries.remove(u64::from(id.0)),
+        };
+    }
+
+    /// Has the other names of a configuration, and keeps the entries.
+    pub fn with_names_of(self, other: &Self) -> Self {
+        Self { entries: self.entries, ..other.clone() }
     }
 
     /// All entries, in no particular order.
     pub fn entries(&self) -> impl Iterator<Item = (EntryId, &EntryInfo)> {
-        self.entries.iter().map(|(id, info)| (*id, info))
+        self.entries.iter().map(|(id, info)| (EntryId(id as u32), &**info))
     }
 }

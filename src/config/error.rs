@@ -58,6 +58,7 @@ codes! {
     UnknownVSwitch "the vSwitch must be one of the VPC's";
     UnknownGateway "the gateway must be one of the [[gateway]] tables";
     UnknownEip "the EIP must be one of the [[eip]] tables";
+    StoreHasResources "with a [store], resources live there and not in the file";
     // System and ports.
     NoPort "a gateway needs at least one [[port]]";
     TooMany "there are more of these than the engine can number";
@@ -119,7 +120,6 @@ codes! {
     InvalidId "an identifier is a prefix such as eip- and 13 letters or digits that natgate gave";
     NoFreeAddress "a new EIP takes a free address of a public range";
     IdempotencyKey "an idempotency key has 1-128 visible characters and stands for one request";
-    Unconfirmed "changes wait until the last apply is confirmed or rolled back";
     // A running gateway.
     RestartNeeded "this cannot change while natgate runs";
     DeletionProtected "a gateway with deletion protection is not removed";

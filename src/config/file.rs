@@ -17,6 +17,7 @@ pub(super) struct File {
     pub(super) system: Option<SystemTable>,
     pub(super) timeouts: Option<TimeoutTable>,
     pub(super) quotas: Option<QuotaTable>,
+    pub(super) store: Option<StoreTable>,
     pub(super) ports: Vec<PortTable>,
     pub(super) outside: Vec<OutsideTable>,
     pub(super) vpcs: Vec<VpcTable>,
@@ -33,6 +34,7 @@ impl File {
             system: t.table("system", &known::SYSTEM).map(SystemTable::read),
             timeouts: t.table("timeouts", &known::TIMEOUT).map(TimeoutTable::read),
             quotas: t.table("quotas", &known::QUOTA).map(QuotaTable::read),
+            store: t.table("store", &known::STORE).map(StoreTable::read),
             ports: t.tables("port", &known::PORTS).into_iter().map(PortTable::read).collect(),
             outside: t.tables("outside", &known::OUTSIDE).into_iter().map(OutsideTable::read).collect(),
             vpcs: t.tables("vpc", &known::VPC).into_iter().map(VpcTable::read).collect(),
@@ -115,6 +117,16 @@ impl TimeoutTable {
             Some(profile) => single.or(TimeoutOverrides::all(profile.value)),
             None => single,
         }
+    }
+}
+
+pub(super) struct StoreTable {
+    pub(super) path: Option<Field<String>>,
+}
+
+impl StoreTable {
+    fn read(t: Table<'_, '_>) -> Self {
+        Self { path: t.optional("path", values::path) }
     }
 }
 

@@ -28,7 +28,7 @@ mod tests;
 
 use std::path::Path;
 
-pub use compile::{Compiler, PortFacts};
+pub use compile::{Compiler, PortFacts, host_of};
 pub use diff::{Action, Change, Difference, diff};
 pub use directory::{Directory, EntryInfo, EntryKind};
 pub use document::Problem;

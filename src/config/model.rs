@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::settings::{Quotas, System, TimeoutOverrides};
 use super::words::{Description, Name, Vlan};
@@ -410,6 +410,7 @@ pub struct Model {
     pub(super) system: System,
     pub(super) timeouts: Timeouts,
     pub(super) quotas: Quotas,
+    pub(super) store: Option<PathBuf>,
     pub(super) ports: Vec<Port>,
     pub(super) outside: Vec<Outside>,
     pub(super) vpcs: Vec<Vpc>,
@@ -438,6 +439,29 @@ impl Model {
     /// How many resources there may be.
     pub fn quotas(&self) -> Quotas {
         self.quotas
+    }
+
+    /// Where resources are kept when they do not stand in the file.
+    pub fn store(&self) -> Option<&Path> {
+        self.store.as_deref()
+    }
+
+    /// The same settings with resources that do not stand in the file. The caller vouches for the rules between them.
+    pub fn with_resources(&self, vpcs: Vec<Vpc>, gateways: Vec<Gateway>, eips: Vec<Eip>) -> Self {
+        Self {
+            places: self.places.clone(),
+            system: self.system.clone(),
+            timeouts: self.timeouts,
+            quotas: self.quotas,
+            store: self.store.clone(),
+            ports: self.ports.clone(),
+            outside: self.outside.clone(),
+            vpcs,
+            gateways,
+            eips,
+            dnat: Vec::new(),
+            snat: Vec::new(),
+        }
     }
 
     /// The ports, by [`PortIndex`]. Not empty.

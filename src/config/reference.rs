@@ -62,6 +62,7 @@ pub static ROOT: Section = Section {
         key("system", "table", "defaults", "Workers, memory, control socket."),
         key("timeouts", "table", "profile `rfc`", "How long sessions live without traffic."),
         key("quotas", "table", "defaults", "How many resources there may be."),
+        key("store", "table", NONE, "Where resources are kept when requests change them."),
         key("port", "tables", REQUIRED, "NIC ports."),
         key("outside", "tables", NONE, "Interfaces on the Internet side."),
         key("vpc", "tables", NONE, "Private networks."),
@@ -211,6 +212,19 @@ pub static ROUTE: Section = Section {
             "The next hop: on the outside interface's link, or in an attached vSwitch of the VPC.",
         ),
     ],
+};
+
+/// `[store]`.
+pub static STORE: Section = Section {
+    path: "store",
+    header: "[store]",
+    meaning: "With this table VPCs, gateways, EIPs and entries live in a store, which requests change while natgate runs, and the file may not declare any. A reload cannot change it.",
+    keys: &[key(
+        "path",
+        "path",
+        "`/var/lib/natgate/natgate.redb`",
+        "The file of the store; made where there is none.",
+    )],
 };
 
 /// `[[vpc]]`.
@@ -364,8 +378,9 @@ pub static SNAT: Section = Section {
 };
 
 /// All tables, in the order of the reference.
-pub static SECTIONS: [&Section; 13] = [
-    &ROOT, &SYSTEM, &TIMEOUT, &QUOTA, &PORTS, &OUTSIDE, &ROUTE, &VPC, &VSWITCH, &GATEWAYS, &EIP, &DNAT, &SNAT,
+pub static SECTIONS: [&Section; 14] = [
+    &ROOT, &SYSTEM, &TIMEOUT, &QUOTA, &STORE, &PORTS, &OUTSIDE, &ROUTE, &VPC, &VSWITCH, &GATEWAYS, &EIP,
+    &DNAT, &SNAT,
 ];
 
 /// The reference as it stands in the README.

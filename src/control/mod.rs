@@ -5,6 +5,9 @@
 //! | [`protocol`] | requests and answers, shared by server, client and `--json` |
 //! | [`address`], [`describe`] | addresses, filters and packets as people write them |
 //! | [`manager`] | reload, status, counters, sessions, trace, explain |
+//! | [`inventory`] | all resources and the rules between them |
+//! | [`store`] | where they are kept |
+//! | [`writer`] | makes changes durable and in force |
 //! | [`service`] | what a transport needs of whoever answers |
 //! | [`socket`] | the Unix socket: listener, connections |
 //! | [`client`] | the other end of the socket |
@@ -18,3 +21,4 @@ pub mod protocol;
 pub mod service;
 pub mod socket;
 pub mod store;
+pub mod writer;

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::address::{AddressFilter, Protocol};
 use crate::control::describe::PacketDescription;
+use crate::control::inventory::Refusal;
 
 /// The protocol's version. A gateway answers requests of its own version only.
 pub const VERSION: u32 = 1;
@@ -50,6 +51,102 @@ pub enum Request {
     Trace(TraceRequest),
     /// What would happen to a packet.
     Explain(PacketDescription),
+    /// Resources of a kind, or one of them.
+    Resources(ResourcesRequest),
+    /// Create, update or delete a resource.
+    Change(Box<ChangeRequest>),
+    /// Who changed what.
+    Audit(AuditRequest),
+}
+
+/// Which resources to show.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ResourcesRequest {
+    /// The kind: `vpc`, `vswitch`, `gateway`, `eip`, `dnat` or `snat`.
+    pub kind: String,
+    /// The one of this identifier, name or address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Those behind this identifier.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// At most so many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+}
+
+/// What is done to a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ChangeAction {
+    /// It is made.
+    Create,
+    /// Some of its values change.
+    Update,
+    /// It goes.
+    Delete,
+}
+
+impl ChangeAction {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+/// A change of one resource, and of what goes with it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeRequest {
+    /// What is done.
+    pub action: ChangeAction,
+    /// The kind: `vpc`, `vswitch`, `gateway`, `eip`, `dnat` or `snat`.
+    pub kind: String,
+    /// Which one, by identifier, name or address; not when it is created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Its values; when it is updated, those that change, and null for those that go (RFC 7396).
+    #[serde(default)]
+    pub body: serde_json::Value,
+    /// Whether what uses a deleted resource goes with it.
+    #[serde(default)]
+    pub force: bool,
+    /// A repetition with the same key is answered, and not made again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+}
+
+/// A change is durable and in force on all workers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Changed {
+    /// The generation of the configuration that brought it.
+    pub generation: u32,
+    /// Whether an earlier request with the same idempotency key made it.
+    #[serde(default)]
+    pub replayed: bool,
+    /// The resource as it is now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<serde_json::Value>,
+    /// What is gone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deleted: Vec<String>,
+}
+
+/// Which audit records to show, the newest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuditRequest {
+    /// Those before this number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<u64>,
+    /// At most so many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
 }
 
 /// How to reload.
@@ -149,6 +246,12 @@ pub enum Answer {
     Trace(Box<Trace>),
     /// To [`Request::Explain`].
     Explanation(Box<Explanation>),
+    /// One of many to [`Request::Resources`].
+    Resource(serde_json::Value),
+    /// To [`Request::Change`].
+    Changed(Box<Changed>),
+    /// One of many to [`Request::Audit`].
+    Audit(serde_json::Value),
     /// Everything was said: the last line.
     End(End),
     /// It went wrong: the last line.
@@ -191,6 +294,8 @@ pub enum FaultCode {
     NotPermitted,
     /// The configuration file has errors; nothing was changed.
     Configuration,
+    /// The request breaks a rule; nothing was changed.
+    Refused,
     /// The change needs a restart; nothing was changed.
     NeedsRestart,
     /// The change is published but a worker has not confirmed it.
@@ -215,12 +320,15 @@ pub struct Fault {
     /// Every error of the configuration file.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<Finding>,
+    /// The rule that a change of a resource breaks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<Box<Refusal>>,
 }
 
 impl Fault {
     /// An error with neither hint nor findings.
     pub fn new(code: FaultCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: None, findings: Vec::new() }
+        Self { code, message: message.into(), hint: None, findings: Vec::new(), refusal: None }
     }
 
     /// With what to do about it.

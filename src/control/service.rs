@@ -4,12 +4,12 @@ use crate::control::protocol::{Answer, End, Fault, Request};
 
 /// Answers requests.
 pub trait Service: Send + Sync {
-    /// Answers one request: any number of answers into `sink`, then what the last line says. Takes a bounded time unless
+    /// Answers one request of a user of this machine: any number of answers into `sink`, then what the last line says. Takes a bounded time unless
     /// the request itself asks to wait, and ends soon after the client is gone.
     ///
     /// # Errors
     /// What the last line says instead, or that nobody reads any more.
-    fn answer(&self, request: Request, sink: &mut dyn Sink) -> Result<End, Interrupted>;
+    fn answer(&self, peer: u32, request: Request, sink: &mut dyn Sink) -> Result<End, Interrupted>;
 }
 
 /// Where answers go.

@@ -16,6 +16,8 @@ use crate::config::{self, Compiler, Model, PortFacts, Workers};
 use crate::control::manager::{Facts, Manager, Observer, Parts};
 use crate::control::protocol::ReloadRequest;
 use crate::control::socket::{BindError, Limits, Listener, Server};
+use crate::control::store::Store;
+use crate::control::writer::{Ledger, LoadError, Writer};
 use crate::policy::Snapshot;
 use crate::worker::{self, Died, Final, Gateway, Idle, LaunchError, Running, Setup, Threads};
 use notify::Notifier;
@@ -33,6 +35,9 @@ pub enum Error {
     /// The configuration file has errors.
     #[error("{0}")]
     Configuration(#[from] config::Errors),
+    /// The store cannot be used.
+    #[error("{0}")]
+    Store(#[from] LoadError),
     /// The management socket cannot be had.
     #[error("{0}")]
     Socket(#[from] BindError),
@@ -81,8 +86,13 @@ pub fn run(config: &Path) -> Result<(), Error> {
     let listener = Listener::bind(&model.system().control)?;
     let socket = listener.path().to_owned();
 
-    let manager = start(config, model, Arc::clone(&notifier))?;
+    let (manager, ledger) = start(config, model, Arc::clone(&notifier))?;
     let manager = Arc::new(manager);
+    let writer = ledger.map(|ledger| Writer::start(ledger, Arc::clone(&manager) as _));
+    let writer = writer.transpose().map_err(system("starting the writer"))?;
+    if let Some(desk) = writer.as_ref().and_then(Writer::desk) {
+        manager.attach(desk);
+    }
     let server = Server::start(listener, Arc::clone(&manager) as _, Limits::default())
         .map_err(system("starting the management thread"))?;
     log::info!("ready; management at {}", socket.display());
@@ -93,13 +103,15 @@ pub fn run(config: &Path) -> Result<(), Error> {
     notifier.stopping();
     manager.hurry();
     server.stop();
+    drop(writer);
     let ended = release(manager).map(Manager::stop);
     watched?;
     conclude(ended)
 }
 
 /// Opens the ports, compiles the configuration and starts the workers.
-fn start(config: PathBuf, model: Model, notifier: Arc<Notifier>) -> Result<Manager, Error> {
+fn start(config: PathBuf, model: Model, notifier: Arc<Notifier>) -> Result<(Manager, Option<Ledger>), Error> {
+    let store = model.store().map(Store::open).transpose().map_err(LoadError::from)?;
     let system = model.system();
     let cores = cores(&system.workers);
     let workers = cores.as_ref().map_or_else(|| system.workers.count(1), Vec::len);
@@ -107,7 +119,18 @@ fn start(config: PathBuf, model: Model, notifier: Arc<Notifier>) -> Result<Manag
     let facts: Vec<_> =
         ports.iter().map(|port| PortFacts { mac: port.info.mac, mtu: port.info.mtu }).collect();
     let mut compiler = Compiler::new();
-    let snapshot = compiler.compile(&model, &facts, &Snapshot::default())?;
+    let (ledger, snapshot, directory, model) = match store {
+        Some(store) => {
+            let (ledger, start) = Ledger::load(store, model, facts.clone())?;
+            claims.follow(&start.model)?;
+            (Some(ledger), start.snapshot, Arc::new(start.directory), start.model)
+        }
+        None => {
+            let snapshot = compiler.compile(&model, &facts, &Snapshot::default())?;
+            (None, snapshot, compiler.directory(), model)
+        }
+    };
+    let system = model.system();
     let sessions = system.sessions.div_ceil(workers);
     let neighbours = system.neighbours;
     let clock = Clock::start();
@@ -129,13 +152,15 @@ fn start(config: PathBuf, model: Model, notifier: Arc<Notifier>) -> Result<Manag
     let running = Gateway::launch(setup, Threads { cores: cores.clone(), idle, clock })?;
     introduce(&model, &running, workers, cores.as_deref());
     let observer = Box::new(Follower { notifier, claims });
-    Ok(Manager::new(Parts {
+    let manager = Manager::new(Parts {
         running,
         model,
+        directory,
         compiler,
         facts: Facts { config, ports: facts, cores, sessions, neighbours, clock },
         observer,
-    }))
+    });
+    Ok((manager, ledger))
 }
 
 /// The core of each worker; none when the operating system is to place them.

@@ -98,7 +98,9 @@ fn buffers(ports: usize, workers: usize) -> usize {
 fn steering(model: &Model, port: PortIndex) -> Steering {
     let outside = model.outside().iter().any(|outside| outside.link.port == port);
     let mut inside = model.vpcs().iter().flat_map(|vpc| &vpc.vswitches).filter_map(|vswitch| vswitch.link);
-    match (outside, inside.any(|link| link.port == port)) {
+    // VPCs that live in a store come and go: they are where the Internet is not.
+    let in_store = model.store().is_some() && !outside;
+    match (outside, in_store || inside.any(|link| link.port == port)) {
         (true, false) => Steering::OutsidePort,
         (false, true) => Steering::InsideSource,
         _ => Steering::FlowHash,

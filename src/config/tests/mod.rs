@@ -41,7 +41,11 @@ fn the_reference_has_exactly_the_keys_that_are_read() {
     let text = format!("{EXAMPLE}\n[quotas]\n");
     let document = Document::new(&text, "natgate.toml");
     assert!(read(&document).is_some());
-    let asked: Vec<_> = document.asked.borrow().iter().copied().collect();
+    let with_store = Document::new("[store]\n[[port]]\nname = 'p0'\ndevice = 'eth0'\n", "natgate.toml");
+    assert!(read(&with_store).is_some());
+    let asked: std::collections::BTreeSet<_> =
+        document.asked.borrow().union(&with_store.asked.borrow()).copied().collect();
+    let asked: Vec<_> = asked.into_iter().collect();
     let mut known: Vec<_> =
         reference::SECTIONS.iter().flat_map(|s| s.keys.iter().map(|key| (s.path, key.name))).collect();
     known.sort_unstable();

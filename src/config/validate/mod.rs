@@ -26,6 +26,7 @@ pub(super) fn validate(document: &Document<'_>, file: &File) -> Option<Model> {
     let system = check.system();
     let timeouts = check.timeouts(file.timeouts.as_ref(), Timeouts::RFC).over(Timeouts::RFC);
     let quotas = check.quotas();
+    let store = check.store();
     let ports = check.ports();
     let topology = check.topology();
     let gateways = check.gateways(quotas);
@@ -40,6 +41,7 @@ pub(super) fn validate(document: &Document<'_>, file: &File) -> Option<Model> {
         system,
         timeouts,
         quotas,
+        store,
         ports,
         outside: topology.outside,
         vpcs: topology.vpcs,

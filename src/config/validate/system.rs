@@ -82,6 +82,27 @@ impl Check<'_, '_> {
         })
     }
 
+    /// Where resources are kept; the file has none then.
+    pub(super) fn store(&self) -> Option<PathBuf> {
+        let table = self.file.store.as_ref()?;
+        let file = self.file;
+        let declared = [
+            file.vpcs.first().map(|t| t.here),
+            file.gateways.first().map(|t| t.here),
+            file.eips.first().map(|t| t.here),
+            file.dnat.first().map(|t| t.here),
+            file.snat.first().map(|t| t.here),
+        ];
+        for here in declared.into_iter().flatten() {
+            self.document
+                .error(here, Code::StoreHasResources)
+                .hint("take it out of the file and create it with natgate vpc, vswitch, gateway, eip, dnat or snat create")
+                .emit();
+        }
+        let path = table.path.as_ref().map(|path| PathBuf::from(&path.value));
+        Some(path.unwrap_or_else(|| PathBuf::from("/var/lib/natgate/natgate.redb")))
+    }
+
     pub(super) fn quotas(&self) -> Quotas {
         let default = Quotas::default();
         let Some(table) = &self.file.quotas else { return default };

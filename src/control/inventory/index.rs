@@ -63,6 +63,11 @@ impl Dnat {
     }
 }
 
+/// Whether it is by standing in a pool that one refers to the other.
+fn is_pool(target: Id, by: Id) -> bool {
+    (target.kind(), by.kind()) == (Kind::Eip, Kind::Snat)
+}
+
 impl Inventory {
     /// Makes a resource what it is to be, or nothing, and returns what it was. The one step by which anything changes;
     /// that the rules hold is the caller's matter.
@@ -87,7 +92,9 @@ impl Inventory {
         }
         for target in resource.references() {
             if self.references.insert((target, id)) {
-                *self.counts.entry((target, id.kind())).or_default() += 1;
+                let count = self.counts.entry((target, id.kind())).or_default();
+                *count += 1;
+                self.pooled += usize::from(is_pool(target, id) && *count == 1);
             }
         }
         match resource {
@@ -138,6 +145,7 @@ impl Inventory {
                     Some(count) if *count > 1 => *count -= 1,
                     _ => {
                         self.counts.remove(&key);
+                        self.pooled -= usize::from(is_pool(target, id));
                     }
                 }
             }

@@ -657,6 +657,12 @@ impl Inventory {
             }
             eips.push((id, eip.address));
         }
+        let more = eips.iter().filter(|(id, _)| self.count(*id, Kind::Snat) == 0).count();
+        if more > 0 && self.pooled + more > self.pool_room {
+            return Err(Refusal::new(Code::RestartNeeded, "eips")
+                .rule(format!("workers have room for {} EIPs in SNAT pools", self.pool_room))
+                .hint("restart natgate to make room"));
+        }
         Ok(eips)
     }
 }

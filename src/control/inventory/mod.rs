@@ -82,6 +82,9 @@ pub struct Inventory {
     outside_addresses: HashSet<Ipv4Addr>,
     /// Where the search for a free EIP goes on.
     next_address: u32,
+    /// EIPs in SNAT pools, and how many workers have room for.
+    pooled: usize,
+    pool_room: usize,
 }
 
 impl Inventory {
@@ -117,6 +120,8 @@ impl Inventory {
             public_ranges,
             outside_addresses,
             next_address: 0,
+            pooled: 0,
+            pool_room: usize::MAX,
         }
     }
 
@@ -214,6 +219,26 @@ impl Inventory {
             Resource::Snat(entry) => Some(entry),
             _ => None,
         }
+    }
+
+    /// The EIP of an address.
+    pub fn eip_at(&self, address: Ipv4Addr) -> Option<&resource::Eip> {
+        self.eip(*self.addresses.get(&address)?)
+    }
+
+    /// The SNAT entry of a source.
+    pub fn snat_of(&self, vpc: Id, source: Prefix) -> Option<&resource::Snat> {
+        self.snat(*self.sources.get(&(vpc, source))?)
+    }
+
+    /// Limits the EIPs in SNAT pools to what workers have room for.
+    pub fn set_pool_room(&mut self, room: usize) {
+        self.pool_room = room;
+    }
+
+    /// How many EIPs stand in SNAT pools.
+    pub fn pooled(&self) -> usize {
+        self.pooled
     }
 
     /// The outside interface from whose public range an address is, by its position in the file.

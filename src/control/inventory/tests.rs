@@ -99,6 +99,7 @@ impl Inventory {
         assert_eq!(self.sources, other.sources);
         assert_eq!(self.cidrs, other.cidrs);
         assert_eq!(self.links, other.links);
+        assert_eq!(self.pooled, other.pooled);
     }
 
     /// The same inventory, made anew of what is written.

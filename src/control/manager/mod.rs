@@ -2,6 +2,7 @@
 //!
 //! | module | what it does |
 //! | --- | --- |
+//! | `changes` | resources that live in a store |
 //! | `reload` | applies a changed configuration file as one step |
 //! | `report` | status and counters |
 //! | `sessions` | lists live sessions |
@@ -9,6 +10,7 @@
 //! | `explain` | says what would become of a packet |
 //! | `names` | what workers speak of, in the words of the configuration |
 
+mod changes;
 mod explain;
 mod names;
 mod reload;
@@ -19,13 +21,14 @@ mod trace;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use crate::base::Moment;
 use crate::base::time::Clock;
 use crate::config::{Compiler, Directory, Model, PortFacts};
 use crate::control::protocol::{Answer, End, Request};
 use crate::control::service::{Gone, Interrupted, Service, Sink};
+use crate::control::writer::Desk;
 use crate::worker::{Died, Final, Running};
 
 /// Who else is to know of a changed configuration, besides the workers.
@@ -67,7 +70,9 @@ pub struct Parts {
     pub running: Running,
     /// The configuration that it works with.
     pub model: Model,
-    /// The compiler that made its snapshot.
+    /// The names in that.
+    pub directory: Arc<Directory>,
+    /// The compiler that made its snapshot, if the file is the truth.
     pub compiler: Compiler,
     /// What does not change.
     pub facts: Facts,
@@ -78,7 +83,7 @@ pub struct Parts {
 /// What the running configuration is called. Replaced whole, so that readers wait for nobody.
 #[derive(Debug)]
 struct View {
-    model: Model,
+    model: Arc<Model>,
     directory: Arc<Directory>,
 }
 
@@ -91,6 +96,8 @@ pub struct Manager {
     /// Held while a configuration is changed: changes come one after the other.
     compiler: Mutex<Compiler>,
     observer: Box<dyn Observer>,
+    /// Where resources are changed, if they live in a store.
+    desk: OnceLock<Desk>,
     started: Moment,
     stopping: AtomicBool,
 }
@@ -98,12 +105,13 @@ pub struct Manager {
 impl Manager {
     /// Manages a gateway that was just started.
     pub fn new(parts: Parts) -> Self {
-        let Parts { running, model, compiler, facts, observer } = parts;
+        let Parts { running, model, directory, compiler, facts, observer } = parts;
         Self {
             running,
-            view: RwLock::new(Arc::new(View { model, directory: compiler.directory() })),
+            view: RwLock::new(Arc::new(View { model: Arc::new(model), directory })),
             compiler: Mutex::new(compiler),
             observer,
+            desk: OnceLock::new(),
             started: facts.clock.now(),
             facts,
             stopping: AtomicBool::new(false),
@@ -158,7 +166,7 @@ fn keep(sent: Result<(), Gone>, gone: &mut Option<Gone>) -> ControlFlow<()> {
 }
 
 impl Service for Manager {
-    fn answer(&self, request: Request, sink: &mut dyn Sink) -> Result<End, Interrupted> {
+    fn answer(&self, peer: u32, request: Request, sink: &mut dyn Sink) -> Result<End, Interrupted> {
         let answer = match request {
             Request::Reload(request) => Answer::Reload(self.reload(&request)?),
             Request::Status => Answer::Status(Box::new(self.status())),
@@ -170,6 +178,24 @@ impl Service for Manager {
                     keep(sink.send(&Answer::Session(Box::new(session))), &mut gone)
                 })?;
                 return gone.map_or(Ok(end), |gone: Gone| Err(gone.into()));
+            }
+            Request::Resources(request) => {
+                let mut gone = None;
+                let end = self.resources(&request, &mut |resource| {
+                    keep(sink.send(&Answer::Resource(resource)), &mut gone)
+                })?;
+                return gone.map_or(Ok(end), |gone: Gone| Err(gone.into()));
+            }
+            Request::Change(request) => {
+                Answer::Changed(Box::new(self.change(&format!("user {peer}"), *request)?))
+            }
+            Request::Audit(request) => {
+                let records = self.audit(&request)?;
+                let count = records.len() as u64;
+                for record in records {
+                    sink.send(&Answer::Audit(record))?;
+                }
+                return Ok(End { count, ..End::default() });
             }
             Request::Trace(request) => {
                 let mut gone = None;

@@ -8,7 +8,7 @@ use crate::control::manager::{Manager, View};
 use crate::control::protocol::{Change, ChangeKind, Fault, FaultCode, Finding, ReloadRequest, Reloaded};
 
 /// Time that workers have to take a new configuration over. They do it at their next batch, so this is ample.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Manager {
     /// Makes the gateway what its configuration file says, as one step: all of it or nothing. Returns when all workers work
@@ -30,6 +30,13 @@ impl Manager {
     }
 
     fn apply(&self, compiler: &mut Compiler, request: &ReloadRequest) -> Result<Reloaded, Fault> {
+        if self.desk.get().is_some() {
+            return Err(Fault::new(
+                FaultCode::NeedsRestart,
+                "resources live in a store, and what the configuration file says beside it needs a restart",
+            )
+            .hint("restart natgate to apply the changed file"));
+        }
         let view = self.view();
         let model =
             config::load(&self.facts.config).map_err(|errors| refused(FaultCode::Configuration, &errors))?;
@@ -51,7 +58,7 @@ impl Manager {
         let generation = snapshot.generation().0;
         let level = model.system().log;
         // Names first: what workers speak of must have one.
-        let next = View { model, directory: compiler.directory() };
+        let next = View { model: Arc::new(model), directory: compiler.directory() };
         let next = Arc::new(next);
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&next);
         log::set_max_level(level);

@@ -2,6 +2,7 @@
 
 use crate::base::hugepage::Pages;
 use crate::base::{DropReason, GatewayIndex};
+use crate::config::EntryKind;
 use crate::control::manager::{Manager, View};
 use crate::control::protocol::{
     ActivityStats, Counts, GatewayStatus, MemoryStatus, Occupancy, PortStats, PortStatus, Stats, Status,
@@ -142,14 +143,15 @@ fn gateways(view: &View, snapshot: &Snapshot) -> Vec<GatewayStatus> {
 
 fn resources(view: &View) -> std::collections::BTreeMap<String, u64> {
     let model = &view.model;
+    let entries = |kind| view.directory.entries().filter(|(_, info)| info.kind == kind).count();
     let vswitches = model.vpcs().iter().map(|vpc| vpc.vswitches.len()).sum();
     [
         ("vpc", model.vpcs().len()),
         ("vswitch", vswitches),
         ("gateway", model.gateways().len()),
         ("eip", model.eips().len()),
-        ("dnat", model.dnat().len()),
-        ("snat", model.snat().len()),
+        ("dnat", entries(EntryKind::Dnat)),
+        ("snat", entries(EntryKind::Snat)),
     ]
     .into_iter()
     .map(|(kind, count)| (kind.to_owned(), count as u64))

@@ -223,7 +223,7 @@ mod tests {
     fn view() -> View {
         let text = "[[port]]\nname = \"wan\"\ndevice = \"eth0\"\n";
         let model = config::parse(text, "test.toml").unwrap();
-        View { model, directory: std::sync::Arc::default() }
+        View { model: model.into(), directory: std::sync::Arc::default() }
     }
 
     fn row(worker: u16, kind: SessionKind, port: u16) -> SessionRow {

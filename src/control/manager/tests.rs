@@ -134,6 +134,7 @@ impl Bench {
         let manager = Manager::new(Parts {
             running,
             model,
+            directory: compiler.directory(),
             compiler,
             facts: Facts { config, ports: facts, cores: None, sessions, neighbours, clock },
             observer,

@@ -171,7 +171,7 @@ mod tests {
     fn view() -> View {
         let text =
             "[[port]]\nname = \"wan\"\ndevice = \"eth0\"\n[[port]]\nname = \"lan\"\ndevice = \"eth1\"\n";
-        View { model: config::parse(text, "test.toml").unwrap(), directory: std::sync::Arc::default() }
+        View { model: config::parse(text, "test.toml").unwrap().into(), directory: std::sync::Arc::default() }
     }
 
     fn request() -> TraceRequest {

@@ -203,7 +203,7 @@ impl Acceptor {
             .name("mgmt-client".into())
             .spawn(move || {
                 let _membership = membership;
-                connection::serve(&served, &*service, &limits);
+                connection::serve(&served, peer.uid.as_raw(), &*service, &limits);
             })
             .map(drop)
             .map_err(failed)

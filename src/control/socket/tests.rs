@@ -19,7 +19,7 @@ struct Fake {
 }
 
 impl Service for Fake {
-    fn answer(&self, request: Request, sink: &mut dyn Sink) -> Result<End, Interrupted> {
+    fn answer(&self, _: u32, request: Request, sink: &mut dyn Sink) -> Result<End, Interrupted> {
         match request {
             Request::Status => {
                 sink.send(&Answer::Status(Box::new(Status { version: "test".into(), ..Status::default() })))?;

@@ -1,0 +1,485 @@
+//! From changes of the inventory to the next snapshot, at the cost of what changed.
+//!
+//! An entry has its number, by which sessions know it, for as long as it is the same entry: for DNAT as long as its EIP,
+//! protocol and first public port are the same, for SNAT as long as its source is.
+//!
+//! A session asks when its EIP last changed. Besides the EIPs that changed themselves, those are touched whose sessions may
+//! now belong elsewhere: the pools, old and new, of an SNAT entry that was added, changed or removed; the pool of the entry
+//! that its sources were covered by before; and the pool that a private host used before it got a DNAT entry (by [`Edit::put_host`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::Start;
+use crate::base::{EntryId, GatewayIndex, VpcIndex};
+use crate::config::{
+    self, Compiler, Directory, EntryInfo, EntryKind, Forward, Model, Name, PortFacts, host_of,
+};
+use crate::control::inventory::resource::{Dnat, Resource, Snat};
+use crate::control::inventory::{Change, Id, Inventory, Kind};
+use crate::policy::snapshot::SnatTable;
+use crate::policy::{
+    Edit, Eip, HostForward, HostOneToOne, OneToOne, PoolAddress, PortForward, Prefix, Snapshot, SnatEntry,
+};
+
+/// What makes an entry the same one before and after a change.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Identity {
+    Dnat(Id, u8, u16),
+    Snat(Prefix),
+}
+
+fn identity(resource: &Resource) -> Option<Identity> {
+    match resource {
+        Resource::Dnat(entry) => {
+            let (protocol, first) = entry.public_range().map_or((0, 0), |(p, range)| (p, range.first));
+            Some(Identity::Dnat(entry.eip, protocol, first))
+        }
+        Resource::Snat(entry) => Some(Identity::Snat(entry.prefix)),
+        _ => None,
+    }
+}
+
+/// A snapshot that is to be published, and what it is called.
+#[derive(Debug)]
+pub(super) struct Compiled {
+    pub(super) snapshot: Arc<Snapshot>,
+    /// The frame of ports, VPCs, gateways and EIPs, where it changed.
+    pub(super) model: Option<Model>,
+    pub(super) directory: Directory,
+    /// Numbers of entries as they were before.
+    numbers: Vec<(Id, Option<EntryId>)>,
+}
+
+/// Compiles changes one after the other. Every snapshot that it makes is published or given back.
+#[derive(Debug)]
+pub(super) struct Incremental {
+    compiler: Compiler,
+    facts: Vec<PortFacts>,
+    directory: Directory,
+    numbers: HashMap<Id, EntryId>,
+    next: u32,
+}
+
+/// What a batch of changes concerns.
+#[derive(Default)]
+struct Touched {
+    frame: bool,
+    eips_came_or_went: bool,
+    addresses: BTreeSet<Ipv4Addr>,
+    hosts: BTreeSet<(Id, Ipv4Addr)>,
+    sources: BTreeMap<Id, BTreeSet<Prefix>>,
+}
+
+impl Touched {
+    fn of(inventory: &Inventory, changes: &[Change]) -> Self {
+        let mut touched = Self::default();
+        for change in changes {
+            for resource in [&change.before, &change.after].into_iter().flatten() {
+                touched.add(resource);
+            }
+            if change.id.kind() == Kind::Eip && change.before.is_some() != change.after.is_some() {
+                touched.eips_came_or_went = true;
+            }
+            if let (Some(Resource::Gateway(before)), Some(Resource::Gateway(after))) =
+                (change.before.as_deref(), change.after.as_deref())
+                && before.host_sessions != after.host_sessions
+            {
+                // The quota of a private host stands in each entry.
+                let entries = inventory.referring(change.id, Kind::Snat);
+                for entry in entries.filter_map(|id| inventory.snat(id)) {
+                    touched.sources.entry(entry.vpc).or_default().insert(entry.prefix);
+                }
+            }
+        }
+        touched
+    }
+
+    fn add(&mut self, resource: &Resource) {
+        match resource {
+            Resource::Vpc(_) | Resource::VSwitch(_) | Resource::Gateway(_) => self.frame = true,
+            Resource::Eip(eip) => {
+                self.addresses.insert(eip.address);
+            }
+            Resource::Dnat(entry) => {
+                self.addresses.insert(entry.address);
+                self.hosts.insert((entry.vpc, entry.private_ip));
+            }
+            Resource::Snat(entry) => {
+                self.sources.entry(entry.vpc).or_default().insert(entry.prefix);
+            }
+        }
+    }
+}
+
+/// The name under which the compiler numbers a resource.
+fn name(id: Id) -> Result<Name, String> {
+    Name::new(&id.to_string()).ok_or_else(|| format!("{id} is no name"))
+}
+
+impl Incremental {
+    pub(super) fn new(facts: Vec<PortFacts>) -> Self {
+        Self {
+            compiler: Compiler::new(),
+            facts,
+            directory: Directory::default(),
+            numbers: HashMap::new(),
+            next: 0,
+        }
+    }
+
+    /// The first snapshot, of all resources.
+    ///
+    /// # Errors
+    /// Numbers are used up, or an interface does not fit its port.
+    pub(super) fn start(&mut self, inventory: &Inventory, all: &[Change]) -> Result<Start, String> {
+        let model = frame(inventory)?;
+        let mut edit = Snapshot::default().edit();
+        self.compiler.frame(&model, &self.facts, &mut edit).map_err(|errors| errors.to_string())?;
+        let compiled = self.compile(inventory, all, &edit.finish())?;
+        self.adopt(&compiled.directory);
+        let model = compiled.model.unwrap_or(model);
+        Ok(Start { snapshot: compiled.snapshot, model, directory: compiled.directory })
+    }
+
+    /// The snapshot of an inventory after changes that it already has.
+    ///
+    /// # Errors
+    /// Numbers are used up; nothing has changed then.
+    pub(super) fn compile(
+        &mut self,
+        inventory: &Inventory,
+        changes: &[Change],
+        previous: &Snapshot,
+    ) -> Result<Compiled, String> {
+        let mut numbers = Vec::new();
+        let compiled = self.compile_noting(inventory, changes, previous, &mut numbers);
+        match compiled {
+            Ok((snapshot, model, directory)) => Ok(Compiled { snapshot, model, directory, numbers }),
+            Err(reason) => {
+                self.restore(numbers);
+                Err(reason)
+            }
+        }
+    }
+
+    /// Takes a snapshot back that is not published.
+    pub(super) fn give_back(&mut self, compiled: Compiled) {
+        self.restore(compiled.numbers);
+    }
+
+    /// Goes on from a snapshot that is published.
+    pub(super) fn adopt(&mut self, directory: &Directory) {
+        self.directory = directory.clone();
+    }
+
+    fn restore(&mut self, numbers: Vec<(Id, Option<EntryId>)>) {
+        for (id, number) in numbers.into_iter().rev() {
+            match number {
+                Some(number) => self.numbers.insert(id, number),
+                None => self.numbers.remove(&id),
+            };
+        }
+    }
+
+    #[allow(clippy::type_complexity, reason = "the parts of Compiled")]
+    fn compile_noting(
+        &mut self,
+        inventory: &Inventory,
+        changes: &[Change],
+        previous: &Snapshot,
+        noted: &mut Vec<(Id, Option<EntryId>)>,
+    ) -> Result<(Arc<Snapshot>, Option<Model>, Directory), String> {
+        let touched = Touched::of(inventory, changes);
+        let mut edit = previous.edit();
+        let model = if touched.frame || touched.eips_came_or_went { Some(frame(inventory)?) } else { None };
+        if let Some(model) = model.as_ref().filter(|_| touched.frame) {
+            self.compiler.frame(model, &self.facts, &mut edit).map_err(|errors| errors.to_string())?;
+        }
+        let mut directory = self.directory.clone();
+        self.number(changes, noted, &mut directory)?;
+        for address in &touched.addresses {
+            self.eip(inventory, *address, &mut edit)?;
+        }
+        for (vpc, host) in &touched.hosts {
+            self.host(inventory, *vpc, *host, &mut edit)?;
+        }
+        for (vpc, sources) in &touched.sources {
+            self.snat(inventory, *vpc, sources, previous, &mut edit)?;
+        }
+        let directory = directory.with_names_of(&self.compiler.directory());
+        Ok((edit.finish(), model, directory))
+    }
+
+    /// Numbers entries that are new or became others, and forgets those that are gone.
+    fn number(
+        &mut self,
+        changes: &[Change],
+        noted: &mut Vec<(Id, Option<EntryId>)>,
+        directory: &mut Directory,
+    ) -> Result<(), String> {
+        for change in changes {
+            let before = change.before.as_deref().and_then(identity);
+            let after = change.after.as_deref().and_then(identity);
+            if before.is_none() && after.is_none() {
+                continue;
+            }
+            let old = self.numbers.get(&change.id).copied();
+            if before != after {
+                noted.push((change.id, old));
+                if let Some(old) = old {
+                    directory.set_entry(old, None);
+                    self.numbers.remove(&change.id);
+                }
+                if after.is_some() {
+                    let number = EntryId(self.next);
+                    self.next = self
+                        .next
+                        .checked_add(1)
+                        .ok_or("all numbers of entries were given; restart natgate")?;
+                    self.numbers.insert(change.id, number);
+                }
+            }
+            if let (Some(number), Some(resource)) = (self.numbers.get(&change.id), &change.after) {
+                directory.set_entry(*number, Some(info(resource)?));
+            }
+        }
+        Ok(())
+    }
+
+    fn number_of(&self, id: Id) -> EntryId {
+        self.numbers.get(&id).copied().unwrap_or(EntryId(u32::MAX))
+    }
+
+    fn vpc_index(&self, id: Id) -> Result<VpcIndex, String> {
+        Ok(self.compiler.vpc_index(&name(id)?))
+    }
+
+    fn gateway_index(&self, id: Id) -> Result<GatewayIndex, String> {
+        Ok(self.compiler.gateway_index(&name(id)?))
+    }
+
+    fn eip(&mut self, inventory: &Inventory, address: Ipv4Addr, edit: &mut Edit) -> Result<(), String> {
+        let number = u32::from(address);
+        let Some(eip) = inventory.eip_at(address) else {
+            edit.remove_eip(number);
+            return Ok(());
+        };
+        let outside = inventory.outside_of(address).and_then(|at| inventory.settings().outside().get(at));
+        let outside = outside.ok_or_else(|| format!("{address} is in no public range"))?;
+        let index =
+            self.compiler.eip_index(number).ok_or("all numbers of EIPs were given; restart natgate")?;
+        let mut compiled = Eip::new(index, number, self.compiler.interface_index(&outside.link));
+        compiled.gateway = eip.gateway.map(|gateway| self.gateway_index(gateway)).transpose()?;
+        compiled.ping = eip.ping;
+        let mut forwards = Vec::new();
+        // All entries of an EIP are those of its gateway.
+        let vpc = eip.gateway.and_then(|gateway| inventory.gateway(gateway)).map(|gateway| gateway.vpc);
+        let vpc = vpc.map_or(Ok(VpcIndex(u16::MAX)), |vpc| self.vpc_index(vpc))?;
+        let entries = inventory.referring(eip.meta.id, Kind::Dnat);
+        for entry in entries.filter_map(|id| inventory.dnat(id)) {
+            let id = self.number_of(entry.meta.id);
+            let host = u32::from(entry.private_ip);
+            let timeouts = entry.timeouts.over(inventory.settings().timeouts());
+            match entry.forward {
+                Forward::AnyPort => compiled.any_port = Some(OneToOne { id, vpc, host, timeouts }),
+                Forward::Ports { protocol, public, private_first } => forwards.push(PortForward {
+                    id,
+                    protocol: protocol.number(),
+                    first: public.first,
+                    last: public.last,
+                    vpc,
+                    host,
+                    host_first: private_first,
+                    timeouts,
+                }),
+            }
+        }
+        compiled.set_forwards(forwards);
+        edit.put_eip(compiled);
+        Ok(())
+    }
+
+    fn host(
+        &mut self,
+        inventory: &Inventory,
+        vpc: Id,
+        host: Ipv4Addr,
+        edit: &mut Edit,
+    ) -> Result<(), String> {
+        let (index, number) = (self.vpc_index(vpc)?, u32::from(host));
+        let (mut any_port, mut by_port) = (Vec::new(), Vec::new());
+        for entry in inventory.of_host(vpc, host) {
+            let (id, address) = (self.number_of(entry.meta.id), u32::from(entry.address));
+            let timeouts = entry.timeouts.over(inventory.settings().timeouts());
+            let eip =
+                self.compiler.eip_index(address).ok_or("all numbers of EIPs were given; restart natgate")?;
+            match (entry.public_range(), entry.private_range()) {
+                (Some((protocol, public)), Some((_, private))) => by_port.push(HostForward {
+                    id,
+                    protocol,
+                    first: private.first,
+                    last: private.last,
+                    eip,
+                    address,
+                    public_first: public.first,
+                    timeouts,
+                }),
+                _ => any_port.push(HostOneToOne { id, eip, address, timeouts }),
+            }
+        }
+        if any_port.is_empty() && by_port.is_empty() {
+            edit.put_host(index, number, None);
+            return Ok(());
+        }
+        edit.put_host(index, number, Some(host_of(any_port, by_port)));
+        Ok(())
+    }
+
+    fn snat(
+        &mut self,
+        inventory: &Inventory,
+        vpc: Id,
+        sources: &BTreeSet<Prefix>,
+        previous: &Snapshot,
+        edit: &mut Edit,
+    ) -> Result<(), String> {
+        let index = self.vpc_index(vpc)?;
+        let old = previous.snat_table(index).cloned().unwrap_or_default();
+        let mut entries: Vec<(Prefix, Arc<SnatEntry>)> = old
+            .iter()
+            .filter(|(prefix, _)| !sources.contains(prefix))
+            .map(|(prefix, entry)| (prefix, Arc::clone(entry)))
+            .collect();
+        for prefix in sources {
+            let before = old.exact(*prefix);
+            let after = inventory.snat_of(vpc, *prefix).map(|entry| self.snat_entry(inventory, entry));
+            let after = after.transpose()?;
+            match (before, after) {
+                (Some(before), Some(after)) if **before == after => {
+                    entries.push((*prefix, Arc::clone(before)));
+                }
+                (before, after) => {
+                    let mut concerned: Vec<PoolAddress> =
+                        before.iter().flat_map(|entry| entry.pool.iter().copied()).collect();
+                    if before.is_none() {
+                        let wider = (0..prefix.len()).rev().map(|len| Prefix::of(prefix.address(), len));
+                        let covering = wider.into_iter().find_map(|wider| old.exact(wider));
+                        concerned.extend(covering.iter().flat_map(|entry| entry.pool.iter().copied()));
+                    }
+                    if let Some(after) = after {
+                        concerned.extend(after.pool.iter().copied());
+                        entries.push((*prefix, Arc::new(after)));
+                    }
+                    for member in &concerned {
+                        edit.touch(member.index);
+                    }
+                }
+            }
+        }
+        let table: SnatTable = entries.into_iter().collect();
+        if *old != table {
+            edit.set_snat(index, table);
+        }
+        Ok(())
+    }
+
+    fn snat_entry(&mut self, inventory: &Inventory, entry: &Snat) -> Result<SnatEntry, String> {
+        let mut pool = Vec::with_capacity(entry.eips.len());
+        for (_, address) in &entry.eips {
+            let address = u32::from(*address);
+            let index =
+                self.compiler.eip_index(address).ok_or("all numbers of EIPs were given; restart natgate")?;
+            pool.push(PoolAddress { index, address });
+        }
+        let gateway = inventory.gateway(entry.gateway);
+        Ok(SnatEntry {
+            id: self.number_of(entry.meta.id),
+            gateway: self.gateway_index(entry.gateway)?,
+            pool: pool.into(),
+            mapping: entry.mapping,
+            filtering: entry.filtering,
+            ports: entry.ports,
+            untranslated: entry.untranslated.iter().map(|prefix| (*prefix, ())).collect(),
+            timeouts: entry.timeouts.over(inventory.settings().timeouts()),
+            host_quota: gateway.and_then(|gateway| gateway.host_sessions).unwrap_or(u32::MAX),
+        })
+    }
+}
+
+/// Ports, VPCs, gateways and EIPs as the configuration knows them, under their identifiers.
+pub(super) fn frame(inventory: &Inventory) -> Result<Model, String> {
+    let (mut vpcs, mut gateways, mut eips) = (Vec::new(), Vec::new(), Vec::new());
+    for resource in [Kind::Vpc, Kind::Gateway, Kind::Eip].into_iter().flat_map(|k| inventory.after(k, None)) {
+        let id = name(resource.id())?;
+        let description = resource.meta().description.clone();
+        match &**resource {
+            Resource::Vpc(vpc) => {
+                let mut vswitches = Vec::new();
+                for vswitch in inventory.vswitches_of(vpc.meta.id) {
+                    vswitches.push(config::VSwitch {
+                        name: name(vswitch.meta.id)?,
+                        description: vswitch.meta.description.clone(),
+                        cidr: vswitch.cidr,
+                        link: vswitch.link,
+                    });
+                }
+                let (cidr, routes) = (vpc.cidr, vpc.routes.clone());
+                vpcs.push(config::Vpc { name: id, description, cidr, routes, vswitches });
+            }
+            Resource::Gateway(gateway) => gateways.push(config::Gateway {
+                name: id,
+                description,
+                vpc: name(gateway.vpc)?,
+                vswitch: name(gateway.vswitch)?,
+                specification: gateway.specification,
+                host_sessions: gateway.host_sessions,
+                deletion_protection: gateway.deletion_protection,
+            }),
+            Resource::Eip(eip) => eips.push(config::Eip {
+                address: eip.address,
+                name: eip.meta.name.clone(),
+                description,
+                gateway: eip.gateway.map(name).transpose()?,
+                ping: eip.ping,
+                outside: inventory.outside_of(eip.address).unwrap_or_default(),
+            }),
+            Resource::VSwitch(_) | Resource::Dnat(_) | Resource::Snat(_) => {}
+        }
+    }
+    Ok(inventory.settings().with_resources(vpcs, gateways, eips))
+}
+
+/// What an entry is to people.
+fn info(resource: &Resource) -> Result<EntryInfo, String> {
+    let label = resource.meta().name.as_ref().map_or_else(|| resource.id().to_string(), Name::to_string);
+    Ok(match resource {
+        Resource::Snat(entry) => {
+            let eips: Vec<_> = entry.eips.iter().map(|(_, address)| address.to_string()).collect();
+            let summary = format!("{} -> {}", entry.prefix, eips.join(", "));
+            EntryInfo { kind: EntryKind::Snat, name: label, gateway: name(entry.gateway)?, summary }
+        }
+        Resource::Dnat(entry) => EntryInfo {
+            kind: EntryKind::Dnat,
+            name: label,
+            gateway: name(entry.gateway)?,
+            summary: summary(entry),
+        },
+        other => return Err(format!("{} is no entry", other.id())),
+    })
+}
+
+fn summary(entry: &Dnat) -> String {
+    let Forward::Ports { protocol, public, private_first } = entry.forward else {
+        return format!("{} -> {}", entry.address, entry.private_ip);
+    };
+    let ports = |first: u16, last: u16| {
+        if first == last { first.to_string() } else { format!("{first}/{last}") }
+    };
+    let private = ports(private_first, private_first + (public.last - public.first));
+    let public = ports(public.first, public.last);
+    format!("{}:{public} {protocol} -> {}:{private}", entry.address, entry.private_ip)
+}

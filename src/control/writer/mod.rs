@@ -1,0 +1,487 @@
+//! The one writer: takes queued changes, and makes each durable and in force before it is answered.
+//!
+//! Changes that wait are taken together (group commit). Each is judged by the inventory on top of the ones before it; those
+//! that hold are compiled into one snapshot, written in one transaction, published once, and answered when every worker has
+//! acknowledged the snapshot. Whatever fails before the transaction is on the disk is taken back: inventory, store and
+//! snapshot never differ. Readers see a change only when it is on the disk.
+
+mod compile;
+#[cfg(test)]
+mod tests;
+
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::base::rng::Rng;
+use crate::config::{Code, Directory, Model, PortFacts};
+use crate::control::inventory::{Change, Id, Inventory, Kind, Refusal, Spec};
+use crate::control::protocol::{ChangeAction, ChangeRequest, Changed, Fault, FaultCode};
+use crate::control::store::{AuditRecord, Store, StoreError, Transaction, Write};
+use crate::policy::Snapshot;
+use compile::{Compiled, Incremental};
+
+/// Changes that one transaction takes at most.
+const BATCH: usize = 1024;
+/// Time that a request waits for its answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long an idempotency key stands for its request, in seconds.
+const KEY_LIFE: u64 = 24 * 3600;
+/// Idempotency keys that are remembered at most.
+const KEYS: usize = 100_000;
+
+/// Where snapshots go.
+pub trait Outlet: Send + Sync {
+    /// The snapshot in force.
+    fn current(&self) -> Arc<Snapshot>;
+
+    /// Publishes a snapshot and waits until all workers work with it.
+    ///
+    /// # Errors
+    /// It is published, but a worker has not taken it in time, or something did not follow.
+    fn publish(
+        &self,
+        snapshot: Arc<Snapshot>,
+        model: Option<Model>,
+        directory: Directory,
+    ) -> Result<(), Fault>;
+}
+
+/// A store's resources cannot become a gateway's.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The store itself.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// A resource of it breaks a rule, most likely because the configuration file changed.
+    #[error(
+        "store {path}: {id} cannot be restored: {refusal}; nothing was changed. If the configuration file was changed (ports, public ranges), change it back"
+    )]
+    Resource {
+        /// The file of the store.
+        path: String,
+        /// The resource.
+        id: String,
+        /// The rule.
+        refusal: Box<Refusal>,
+    },
+    /// It cannot be compiled.
+    #[error("store {path}: {reason}")]
+    Compile {
+        /// The file of the store.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// Everything that the writer works with, before it is started.
+#[derive(Debug)]
+pub struct Ledger {
+    store: Store,
+    inventory: Inventory,
+    incremental: Incremental,
+    remembered: HashMap<String, Remembered>,
+    rng: Rng,
+}
+
+/// The answer to a request with an idempotency key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Remembered {
+    time: u64,
+    request: ChangeRequest,
+    answer: Changed,
+}
+
+/// What a ledger has at the start.
+#[derive(Debug)]
+pub struct Start {
+    /// The first snapshot.
+    pub snapshot: Arc<Snapshot>,
+    /// Ports, VPCs, gateways and EIPs.
+    pub model: Model,
+    /// The names of it all.
+    pub directory: Directory,
+}
+
+impl Ledger {
+    /// Reads a store, under the settings of the configuration file.
+    ///
+    /// # Errors
+    /// The store does not fit the configuration file, or is damaged.
+    pub fn load(store: Store, settings: Model, facts: Vec<PortFacts>) -> Result<(Self, Start), LoadError> {
+        let path = || store.path().display().to_string();
+        let contents = store.contents()?;
+        let mtus = facts.iter().map(|facts| facts.mtu).collect();
+        let room = settings.system().snat_eips;
+        let mut inventory = Inventory::new(settings, mtus);
+        let mut rows: Vec<(Kind, String, Value)> = Vec::with_capacity(contents.resources.len());
+        for (id, value) in contents.resources {
+            let kind = id.parse::<Id>().map(Id::kind).map_err(|_| {
+                let refusal = Refusal::new(Code::InvalidId, "id").value(&id);
+                LoadError::Resource { path: path(), id: id.clone(), refusal: Box::new(refusal) }
+            })?;
+            rows.push((kind, id, value));
+        }
+        rows.sort_by_key(|(kind, ..)| *kind);
+        let mut changes = Vec::with_capacity(rows.len());
+        for (kind, id, value) in rows {
+            let restored = inventory.restore(kind, value);
+            let restored = restored.map_err(|refusal| LoadError::Resource {
+                path: path(),
+                id,
+                refusal: Box::new(refusal),
+            })?;
+            changes.push(Change { id: restored, before: None, after: inventory.get(restored).cloned() });
+        }
+        let mut incremental = Incremental::new(facts);
+        let failed = |reason: String| LoadError::Compile { path: path(), reason };
+        if inventory.pooled() > room {
+            let pooled = inventory.pooled();
+            return Err(failed(format!(
+                "it has {pooled} EIPs in SNAT pools: raise snat_eips in [system] above {room}"
+            )));
+        }
+        inventory.set_pool_room(room);
+        let start = incremental.start(&inventory, &changes).map_err(failed)?;
+        let now = now();
+        let remembered = contents.answers.into_iter().filter_map(|(key, value)| {
+            let remembered: Remembered = serde_json::from_value(value).ok()?;
+            (remembered.time + KEY_LIFE > now).then_some((key, remembered))
+        });
+        let remembered = remembered.collect();
+        let rng = Rng::from_system().map_err(|error| failed(format!("/dev/urandom: {error}")))?;
+        Ok((Self { store, inventory, incremental, remembered, rng }, start))
+    }
+}
+
+/// A change that waits for the writer.
+struct Queued {
+    who: String,
+    request: ChangeRequest,
+    answer: SyncSender<Result<Changed, Fault>>,
+}
+
+/// What is asked of the writer, and what is read beside it.
+#[derive(Clone, Debug)]
+pub struct Desk {
+    queue: Sender<Queued>,
+    inventory: Arc<RwLock<Inventory>>,
+    store: Arc<Mutex<Store>>,
+}
+
+impl Desk {
+    /// Queues a change and waits until it is durable and in force on all workers. `who` is written into the audit record.
+    ///
+    /// # Errors
+    /// The rule that it breaks, and nothing was changed; or what state it is in.
+    pub fn change(&self, who: &str, request: ChangeRequest) -> Result<Changed, Fault> {
+        let (answer, answered) = sync_channel(1);
+        let stopping = || Fault::new(FaultCode::Unavailable, "the gateway is stopping");
+        self.queue.send(Queued { who: who.to_owned(), request, answer }).map_err(|_| stopping())?;
+        match answered.recv_timeout(PATIENCE) {
+            Ok(answer) => answer,
+            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => Err(stopping()),
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => Err(Fault::new(
+                FaultCode::NotInForce,
+                format!("the change was not made within {} s; it may still be", PATIENCE.as_secs()),
+            )
+            .hint("look whether it is there; a repetition with the same idempotency key makes it once")),
+        }
+    }
+
+    /// Reads resources. Whoever reads keeps the writer waiting: take a page and go.
+    pub fn read<T>(&self, read: impl FnOnce(&Inventory) -> T) -> T {
+        read(&self.inventory.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Audit records before a number, the newest first.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn audit(&self, before: Option<u64>, most: usize) -> Result<Vec<AuditRecord>, StoreError> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner).audit(before, most)
+    }
+}
+
+/// The writer's thread. It ends when this is dropped; changes that wait then are not made.
+#[derive(Debug)]
+pub struct Writer {
+    desk: Option<Desk>,
+    stop: Arc<std::sync::atomic::AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    /// Starts to write.
+    ///
+    /// # Errors
+    /// The kernel gives no thread.
+    pub fn start(ledger: Ledger, outlet: Arc<dyn Outlet>) -> std::io::Result<Self> {
+        let Ledger { store, inventory, incremental, remembered, rng } = ledger;
+        let (queue, queued) = channel();
+        let inventory = Arc::new(RwLock::new(inventory));
+        let store = Arc::new(Mutex::new(store));
+        let desk = Desk { queue, inventory: Arc::clone(&inventory), store: Arc::clone(&store) };
+        let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let mut work = Work { inventory, store, incremental, remembered, rng, outlet };
+        let stopped = Arc::clone(&stop);
+        let thread =
+            std::thread::Builder::new().name("writer".into()).spawn(move || work.run(&queued, &stopped))?;
+        Ok(Self { desk: Some(desk), stop, thread: Some(thread) })
+    }
+
+    /// Where changes are asked for.
+    pub fn desk(&self) -> Option<Desk> {
+        self.desk.clone()
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.desk = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn now() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    u64::try_from(time.tv_sec).unwrap_or(0)
+}
+
+/// The fault of a refusal.
+pub fn refused(refusal: Refusal) -> Fault {
+    let hint = refusal.hint.as_deref().map(str::to_owned);
+    let message = refusal.to_string();
+    Fault { hint, refusal: Some(Box::new(refusal)), ..Fault::new(FaultCode::Refused, message) }
+}
+
+struct Work {
+    inventory: Arc<RwLock<Inventory>>,
+    store: Arc<Mutex<Store>>,
+    incremental: Incremental,
+    remembered: HashMap<String, Remembered>,
+    rng: Rng,
+    outlet: Arc<dyn Outlet>,
+}
+
+/// The changes of one transaction.
+#[derive(Default)]
+struct Batch {
+    changes: Vec<Change>,
+    audit: Vec<AuditRecord>,
+    /// Idempotency keys that are new.
+    keys: Vec<String>,
+    /// Who is to be answered, and what if all goes well.
+    answers: Vec<(SyncSender<Result<Changed, Fault>>, Changed)>,
+}
+
+impl Work {
+    fn run(&mut self, queued: &Receiver<Queued>, stop: &std::sync::atomic::AtomicBool) {
+        while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            let first = match queued.recv_timeout(Duration::from_millis(50)) {
+                Ok(first) => first,
+                Err(std::sync::mpsc::RecvTimeoutError::Timeout) => continue,
+                Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return,
+            };
+            self.batch(std::iter::once(first).chain(queued.try_iter()).take(BATCH));
+        }
+    }
+
+    /// Makes changes together, and answers all of them.
+    fn batch(&mut self, queued: impl Iterator<Item = Queued>) {
+        let shared = Arc::clone(&self.inventory);
+        let mut inventory = shared.write().unwrap_or_else(PoisonError::into_inner);
+        let now = now();
+        let mut batch = Batch::default();
+        for Queued { who, request, answer } in queued {
+            match self.judge(&mut inventory, &who, request, now, &mut batch) {
+                Ok(changed) => batch.answers.push((answer, changed)),
+                Err(fault) => {
+                    let _ = answer.send(Err(fault));
+                }
+            }
+        }
+        let made = if batch.changes.is_empty() { Ok(None) } else { self.make(&mut inventory, &batch) };
+        // Readers see what is on the disk; that it comes into force is waited for without them.
+        drop(inventory);
+        let generation = |compiled: &Compiled| compiled.snapshot.generation().0;
+        let outcome = match made {
+            Err(fault) => Err(fault),
+            Ok(None) => Ok(self.outlet.current().generation().0),
+            Ok(Some(compiled)) => {
+                let generation = generation(&compiled);
+                let Compiled { snapshot, model, directory, .. } = compiled;
+                self.outlet.publish(snapshot, model, directory).map(|()| generation)
+            }
+        };
+        for (answer, mut changed) in batch.answers {
+            let _ = answer.send(outcome.clone().map(|generation| {
+                changed.generation = generation;
+                changed
+            }));
+        }
+    }
+
+    /// Judges one request and makes its changes in the inventory.
+    fn judge(
+        &mut self,
+        inventory: &mut Inventory,
+        who: &str,
+        request: ChangeRequest,
+        now: u64,
+        batch: &mut Batch,
+    ) -> Result<Changed, Fault> {
+        let key = request.idempotency_key.clone().map(|key| (format!("{who} {key}"), key));
+        if let Some((key, given)) = &key {
+            let well_formed = (1..=128).contains(&given.len()) && given.bytes().all(|b| b.is_ascii_graphic());
+            let known = self.remembered.get(key).filter(|known| known.time + KEY_LIFE > now);
+            match known {
+                Some(known) if known.request == request => {
+                    return Ok(Changed { replayed: true, ..known.answer.clone() });
+                }
+                None if well_formed => {}
+                _ => {
+                    let refusal = Refusal::new(Code::IdempotencyKey, "idempotency_key").value(given);
+                    return Err(refused(refusal.hint("use a new key for another request")));
+                }
+            }
+        }
+        let changes = self.change(inventory, &request, now).map_err(refused)?;
+        let action = request.action.name().to_owned();
+        for change in &changes {
+            let written = |side: &Option<_>| {
+                side.as_ref().map(|resource: &Arc<_>| inventory.specify(resource).to_value())
+            };
+            batch.audit.push(AuditRecord {
+                number: 0,
+                time: now,
+                who: who.to_owned(),
+                action: action.clone(),
+                id: change.id.to_string(),
+                before: written(&change.before),
+                after: written(&change.after),
+            });
+        }
+        let resource = match request.action {
+            ChangeAction::Create | ChangeAction::Update => {
+                let after = changes.first().and_then(|change| change.after.as_ref());
+                after.map(|resource| inventory.specify(resource).to_value())
+            }
+            ChangeAction::Delete => None,
+        };
+        let deleted = changes.iter().filter(|change| change.after.is_none());
+        let deleted = deleted.map(|change| change.id.to_string()).collect();
+        let changed = Changed { generation: 0, replayed: false, resource, deleted };
+        batch.changes.extend(changes);
+        if let Some((key, _)) = key {
+            let remembered = Remembered { time: now, request, answer: changed.clone() };
+            self.remembered.insert(key.clone(), remembered);
+            batch.keys.push(key);
+        }
+        Ok(changed)
+    }
+
+    fn change(
+        &mut self,
+        inventory: &mut Inventory,
+        request: &ChangeRequest,
+        now: u64,
+    ) -> Result<Vec<Change>, Refusal> {
+        let kind = Kind::of(&request.kind).ok_or_else(|| {
+            let known: Vec<_> = Kind::ALL.iter().map(|kind| kind.noun()).collect();
+            Refusal::new(Code::InvalidChoice, "kind").value(&request.kind).hint(known.join(", "))
+        })?;
+        let id = || {
+            let text = request.id.as_deref().ok_or_else(|| Refusal::new(Code::MissingKey, "id"))?;
+            inventory.resolve(kind, "id", text)
+        };
+        match request.action {
+            ChangeAction::Create => {
+                let spec = Spec::parse(kind, request.body.clone())?;
+                let mut id = Id::new(kind, self.rng.next_u64());
+                while inventory.get(id).is_some() {
+                    id = Id::new(kind, self.rng.next_u64());
+                }
+                inventory.create(&spec, id, now).map(|change| vec![change])
+            }
+            ChangeAction::Update => {
+                let id = id()?;
+                inventory.update(id, &request.body).map(|change| vec![change])
+            }
+            ChangeAction::Delete => {
+                let id = id()?;
+                inventory.delete(id, request.force)
+            }
+        }
+    }
+
+    /// Compiles and stores a batch, or takes all of it back.
+    fn make(
+        &mut self,
+        inventory: &mut RwLockWriteGuard<'_, Inventory>,
+        batch: &Batch,
+    ) -> Result<Option<Compiled>, Fault> {
+        let previous = self.outlet.current();
+        let compiled = match self.incremental.compile(inventory, &batch.changes, &previous) {
+            Ok(compiled) => compiled,
+            Err(reason) => {
+                self.take_back(inventory, batch);
+                return Err(Fault::new(FaultCode::Failed, format!("{reason}; nothing was changed")));
+            }
+        };
+        let mut answers: Vec<Write> = Vec::new();
+        if self.remembered.len() > KEYS {
+            let dead: Vec<_> = self.remembered.iter().map(|(key, known)| (known.time, key.clone())).collect();
+            for key in oldest(dead, KEYS / 2) {
+                self.remembered.remove(&key);
+                answers.push(Write { key, value: None });
+            }
+        }
+        for key in &batch.keys {
+            let value = self.remembered.get(key).and_then(|known| serde_json::to_value(known).ok());
+            answers.push(Write { key: key.clone(), value });
+        }
+        let resources = batch.changes.iter().map(|change| Write {
+            key: change.id.to_string(),
+            value: change.after.as_ref().map(|resource| inventory.specify(resource).to_value()),
+        });
+        let transaction = Transaction {
+            resources: resources.collect(),
+            answers,
+            audit: batch.audit.clone(),
+            ..Transaction::default()
+        };
+        let committed = self.store.lock().unwrap_or_else(PoisonError::into_inner).commit(&transaction);
+        if let Err(error) = committed {
+            self.incremental.give_back(compiled);
+            self.take_back(inventory, batch);
+            log::error!("{error}");
+            return Err(Fault::new(FaultCode::Failed, format!("{error}; nothing was changed")));
+        }
+        self.incremental.adopt(&compiled.directory);
+        Ok(Some(compiled))
+    }
+
+    fn take_back(&mut self, inventory: &mut Inventory, batch: &Batch) {
+        inventory.undo(&batch.changes);
+        for key in &batch.keys {
+            self.remembered.remove(key);
+        }
+    }
+}
+
+/// All but the newest `most` of some keys with their times.
+fn oldest(mut keys: Vec<(u64, String)>, most: usize) -> Vec<String> {
+    keys.sort_unstable();
+    let count = keys.len().saturating_sub(most);
+    keys.into_iter().take(count).map(|(_, key)| key).collect()
+}

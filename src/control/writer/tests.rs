@@ -1,0 +1,365 @@
+//! The writer with a real store and a gateway that is only a place for snapshots.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::json;
+
+use super::*;
+use crate::base::time::Clock;
+use crate::config;
+use crate::control::inventory::resource::Resource;
+use crate::control::socket::scratch;
+use crate::policy::Prefix;
+
+const SETTINGS: &str = r#"
+[store]
+[quotas]
+dnat_entries_per_gateway = "1M"
+eips_per_gateway = "10k"
+[[port]]
+name = "wan"
+device = "eth0"
+[[port]]
+name = "lan"
+device = "eth1"
+[[outside]]
+port = "wan"
+address = "203.0.113.2/24"
+public = ["198.18.0.0/20"]
+"#;
+
+const FACTS: [PortFacts; 2] =
+    [PortFacts { mac: [2, 0, 0, 0, 0, 1], mtu: 1500 }, PortFacts { mac: [2, 0, 0, 0, 0, 2], mtu: 1500 }];
+
+/// Takes snapshots; refuses to confirm them when told so.
+struct Shelf {
+    current: Mutex<Arc<Snapshot>>,
+    directory: Mutex<Directory>,
+    lags: AtomicBool,
+}
+
+impl Outlet for Shelf {
+    fn current(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.current.lock().unwrap())
+    }
+
+    fn publish(&self, snapshot: Arc<Snapshot>, _: Option<Model>, directory: Directory) -> Result<(), Fault> {
+        *self.current.lock().unwrap() = snapshot;
+        *self.directory.lock().unwrap() = directory;
+        if self.lags.load(Ordering::Relaxed) {
+            return Err(Fault::new(FaultCode::NotInForce, "it lags"));
+        }
+        Ok(())
+    }
+}
+
+struct Bench {
+    writer: Option<Writer>,
+    shelf: Arc<Shelf>,
+    directory: scratch::Directory,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let directory = scratch::Directory::new();
+        let (writer, shelf) = open(&directory);
+        Self { writer: Some(writer), shelf, directory }
+    }
+
+    fn reopen(&mut self) {
+        self.writer = None;
+        let (writer, shelf) = open(&self.directory);
+        (self.writer, self.shelf) = (Some(writer), shelf);
+    }
+
+    fn desk(&self) -> Desk {
+        self.writer.as_ref().unwrap().desk().unwrap()
+    }
+
+    fn ask(&self, request: ChangeRequest) -> Result<Changed, Fault> {
+        self.desk().change("user 0", request)
+    }
+
+    fn create(&self, kind: &str, body: Value) -> String {
+        let changed = self.ask(create(kind, body)).unwrap();
+        changed.resource.unwrap()["id"].as_str().unwrap().to_owned()
+    }
+
+    /// A VPC, a gateway and two EIPs.
+    fn furnish(&self) {
+        self.create("vpc", json!({"name": "prod", "cidr": "10.0.0.0/8"}));
+        self.create(
+            "vswitch",
+            json!({"name": "web", "vpc": "prod", "cidr": "10.0.0.0/9", "port": "lan", "address": "10.0.0.1"}),
+        );
+        self.create("gateway", json!({"name": "gw1", "vpc": "prod", "vswitch": "web"}));
+        self.create("eip", json!({"address": "198.18.0.1", "gateway": "gw1"}));
+        self.create("eip", json!({"address": "198.18.0.2", "gateway": "gw1"}));
+    }
+
+    /// What is in force is what a gateway that is started on this inventory would have.
+    fn assert_consistent(&self) {
+        self.desk().read(|inventory| {
+            let all: Vec<Change> = inventory
+                .iter()
+                .map(|r| Change { id: r.id(), before: None, after: Some(Arc::clone(r)) })
+                .collect();
+            let fresh = Incremental::new(FACTS.to_vec()).start(inventory, &all).unwrap().snapshot;
+            let current = self.shelf.current();
+            assert_eq!(current.eip_count(), fresh.eip_count());
+            for resource in inventory.iter() {
+                match &**resource {
+                    Resource::Eip(eip) => {
+                        let ours = current.eip(eip.address.into()).unwrap();
+                        let theirs = fresh.eip(eip.address.into()).unwrap();
+                        let ports = |eip: &crate::policy::Eip| -> Vec<_> {
+                            let forwards = eip.forwards().iter();
+                            forwards.map(|f| (f.protocol, f.first, f.last, f.host, f.host_first)).collect()
+                        };
+                        assert_eq!(ports(ours), ports(theirs));
+                        assert_eq!(ours.gateway.is_some(), theirs.gateway.is_some());
+                        assert_eq!(ours.any_port.map(|a| a.host), theirs.any_port.map(|a| a.host));
+                    }
+                    Resource::Dnat(entry) => {
+                        let vpc = crate::base::VpcIndex(0);
+                        let host = current.host(vpc, entry.private_ip.into()).unwrap();
+                        let theirs = fresh.host(vpc, entry.private_ip.into()).unwrap();
+                        assert_eq!(host.forwards().len(), theirs.forwards().len());
+                    }
+                    Resource::Snat(entry) => {
+                        let table = current.snat_table(crate::base::VpcIndex(0)).unwrap();
+                        assert_eq!(table.exact(entry.prefix).unwrap().pool.len(), entry.eips.len());
+                    }
+                    _ => {}
+                }
+            }
+        });
+    }
+}
+
+fn open(directory: &scratch::Directory) -> (Writer, Arc<Shelf>) {
+    let store = Store::open(&directory.path().join("store.redb")).unwrap();
+    let settings = config::parse(SETTINGS, "natgate.toml").unwrap();
+    let (ledger, start) = Ledger::load(store, settings, FACTS.to_vec()).unwrap();
+    let shelf = Arc::new(Shelf {
+        current: Mutex::new(start.snapshot),
+        directory: Mutex::new(start.directory),
+        lags: AtomicBool::new(false),
+    });
+    (Writer::start(ledger, Arc::clone(&shelf) as _).unwrap(), shelf)
+}
+
+fn create(kind: &str, body: Value) -> ChangeRequest {
+    ChangeRequest {
+        action: ChangeAction::Create,
+        kind: kind.into(),
+        id: None,
+        body,
+        force: false,
+        idempotency_key: None,
+    }
+}
+
+fn entry(number: u32) -> Value {
+    // A hundred entries an EIP.
+    let (eip, port) = (1 + number / 100, 1 + number % 100);
+    let eip = std::net::Ipv4Addr::from(0xc612_0000 + eip);
+    let host = std::net::Ipv4Addr::from(0x0a00_1000 + number);
+    json!({"gateway": "gw1", "eip": eip, "public_port": port, "private_ip": host, "private_port": 80, "protocol": "TCP"})
+}
+
+fn delete(kind: &str, id: &str, force: bool) -> ChangeRequest {
+    ChangeRequest { action: ChangeAction::Delete, id: Some(id.into()), force, ..create(kind, Value::Null) }
+}
+
+fn update(kind: &str, id: &str, body: Value) -> ChangeRequest {
+    ChangeRequest { action: ChangeAction::Update, id: Some(id.into()), ..create(kind, body) }
+}
+
+#[test]
+fn a_change_is_in_force_and_stays_after_a_restart() {
+    let mut bench = Bench::new();
+    bench.furnish();
+    let web = bench.create("dnat", entry(0));
+    let snat = bench.create("snat", json!({"gateway": "gw1", "source": "vpc", "eips": ["198.18.0.2"]}));
+    let snapshot = bench.shelf.current();
+    assert_eq!(snapshot.eip(0xc612_0001).unwrap().forward(6, 1).unwrap().host, 0x0a00_1000);
+    assert_eq!(snapshot.snat(crate::base::VpcIndex(0), 0x0a01_0203).unwrap().pool.len(), 1);
+    assert!(snapshot.topology().vpcs[0].cidr == Some(Prefix::of(0x0a00_0000, 8)));
+    // An update of its target keeps an entry's number; one of its port makes it another.
+    let id = |bench: &Bench, port| {
+        bench.shelf.current().eip(0xc612_0001).unwrap().forward(6, port).map(|entry| entry.id)
+    };
+    let first = id(&bench, 1).unwrap();
+    bench.ask(update("dnat", &web, json!({"private_ip": "10.0.9.9"}))).unwrap();
+    assert_eq!(id(&bench, 1), Some(first));
+    assert!(bench.shelf.directory.lock().unwrap().entry(first).unwrap().summary.contains("10.0.9.9:80"));
+    bench.ask(update("dnat", &web, json!({"public_port": 7}))).unwrap();
+    assert_eq!(id(&bench, 1), None);
+    assert_ne!(id(&bench, 7), Some(first));
+    assert!(bench.shelf.directory.lock().unwrap().entry(first).is_none());
+    bench.assert_consistent();
+    let before = bench.desk().read(|inventory| inventory.iter().cloned().collect::<Vec<_>>());
+    bench.reopen();
+    let after = bench.desk().read(|inventory| inventory.iter().cloned().collect::<Vec<_>>());
+    assert_eq!(before, after);
+    bench.assert_consistent();
+    bench.ask(delete("eip", "198.18.0.2", true)).unwrap();
+    assert!(bench.desk().read(|inventory| inventory.snat(snat.parse().unwrap()).is_none()));
+    assert!(bench.shelf.current().snat(crate::base::VpcIndex(0), 0x0a01_0203).is_none());
+    bench.assert_consistent();
+    let audit = bench.desk().audit(None, 100).unwrap();
+    assert_eq!((audit[0].action.as_str(), audit.len()), ("delete", 11));
+    assert_eq!((audit[0].who.as_str(), audit[0].after.is_none()), ("user 0", true));
+}
+
+#[test]
+fn a_refused_change_changes_nothing_and_says_why() {
+    let bench = Bench::new();
+    bench.furnish();
+    bench.create("dnat", entry(0));
+    let generation = bench.shelf.current().generation();
+    let fault = bench.ask(create("dnat", entry(0))).unwrap_err();
+    assert_eq!((fault.code, fault.refusal.unwrap().code), (FaultCode::Refused, Code::DnatPortConflict));
+    let fault = bench.ask(delete("gateway", "gw1", false)).unwrap_err();
+    assert_eq!(fault.refusal.unwrap().conflicts.len(), 3);
+    assert!(bench.ask(create("colour", json!({}))).is_err());
+    assert_eq!(bench.shelf.current().generation(), generation);
+}
+
+#[test]
+fn a_repetition_with_the_same_key_is_answered_and_not_made() {
+    let mut bench = Bench::new();
+    bench.furnish();
+    let request = ChangeRequest { idempotency_key: Some("k1".into()), ..create("eip", json!({})) };
+    let first = bench.ask(request.clone()).unwrap();
+    for _ in 0..2 {
+        let again = bench.ask(request.clone()).unwrap();
+        assert_eq!((again.resource, again.replayed), (first.resource.clone(), true));
+        bench.reopen();
+    }
+    let other = ChangeRequest { body: json!({"name": "other"}), ..request.clone() };
+    assert_eq!(bench.ask(other).unwrap_err().refusal.unwrap().code, Code::IdempotencyKey);
+    let bad = ChangeRequest { idempotency_key: Some("a b".into()), ..request };
+    assert_eq!(bench.ask(bad).unwrap_err().refusal.unwrap().code, Code::IdempotencyKey);
+}
+
+#[test]
+fn concurrent_changes_are_made_one_after_the_other() {
+    let bench = Bench::new();
+    bench.furnish();
+    let made: usize = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|_| {
+                let desk = bench.desk();
+                scope.spawn(move || {
+                    // All want the same twenty ports: each is given once.
+                    (0..20).filter(|n| desk.change("user 0", create("dnat", entry(*n))).is_ok()).count()
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert_eq!(made, 20);
+    bench.assert_consistent();
+}
+
+#[test]
+fn what_lags_is_stored_and_said() {
+    let mut bench = Bench::new();
+    bench.furnish();
+    bench.shelf.lags.store(true, Ordering::Relaxed);
+    assert_eq!(bench.ask(create("dnat", entry(1))).unwrap_err().code, FaultCode::NotInForce);
+    bench.reopen();
+    assert_eq!(bench.desk().read(Inventory::len), 6);
+}
+
+/// Many entries, a hundred an EIP (`NATGATE_ENTRIES` says how many): the time to start, and the time from a request to its answer at 10,000 changes a second. Prints what it
+/// measures; the bounds are wide, as this is not an optimised build and the machine has other work.
+#[test]
+fn many_entries() {
+    let mut bench = Bench::new();
+    bench.furnish();
+    let many: u32 = std::env::var("NATGATE_ENTRIES").map_or(10_000, |text| text.parse().unwrap());
+    for eip in 3..=many / 100 {
+        let address = std::net::Ipv4Addr::from(0xc612_0000 + eip);
+        bench.create("eip", json!({"address": address, "gateway": "gw1"}));
+    }
+    let clock = Clock::start();
+    let start = clock.now();
+    let desk = bench.desk();
+    let (sender, answers) = channel();
+    // Queued without waiting for each answer, as many connections would.
+    let queue = |number: u32, answer: &Sender<(u32, Receiver<_>)>| {
+        let (reply, answered) = sync_channel(1);
+        let request = create("dnat", entry(number));
+        desk.queue.send(Queued { who: "user 0".into(), request, answer: reply }).unwrap();
+        answer.send((number, answered)).unwrap();
+    };
+    for number in 0..many {
+        queue(number, &sender);
+    }
+    for _ in 0..many {
+        let (_, answered): (u32, Receiver<Result<Changed, Fault>>) = answers.recv().unwrap();
+        answered.recv().unwrap().unwrap();
+    }
+    let took = clock.now().since(start);
+    println!("{many} entries made in {took:?}");
+    drop(desk);
+    bench.writer = None;
+    let before = clock.now();
+    let store = Store::open(&bench.directory.path().join("store.redb")).unwrap();
+    let opened = clock.now();
+    drop(store.contents().unwrap());
+    println!("opened in {:?}, read in {:?}", opened.since(before), clock.now().since(opened));
+    drop(store);
+    let before = clock.now();
+    bench.reopen();
+    let took = clock.now().since(before);
+    println!("started with {many} entries in {took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    // Updates at a fixed rate, each with its time from request to answer.
+    let ids: Vec<String> = bench.desk().read(|inventory| {
+        inventory
+            .after(Kind::Dnat, None)
+            .take(many as usize / 5)
+            .map(|resource| resource.id().to_string())
+            .collect()
+    });
+    let desk = bench.desk();
+    let (sender, waiting) = channel::<(crate::base::Moment, Receiver<Result<Changed, Fault>>)>();
+    let collector = std::thread::spawn(move || {
+        let mut times: Vec<Duration> = Vec::new();
+        while let Ok((sent, answered)) = waiting.recv() {
+            answered.recv().unwrap().unwrap();
+            times.push(clock.now().since(sent));
+        }
+        times
+    });
+    let start = clock.now();
+    for (n, id) in ids.iter().enumerate() {
+        let due = Duration::from_micros(n as u64 * 100);
+        while clock.now().since(start) < due {
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        let (reply, answered) = sync_channel(1);
+        let host = std::net::Ipv4Addr::from(0x0a40_0000 + n as u32);
+        let request = update("dnat", id, json!({ "private_ip": host }));
+        desk.queue.send(Queued { who: "user 0".into(), request, answer: reply }).unwrap();
+        sender.send((clock.now(), answered)).unwrap();
+    }
+    let span = clock.now().since(start);
+    drop(sender);
+    let mut times = collector.join().unwrap();
+    times.sort_unstable();
+    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
+    println!(
+        "{} updates in {span:?}: median {:?}, p99 {:?}, most {:?}",
+        times.len(),
+        at(0.5),
+        at(0.99),
+        at(1.0)
+    );
+    drop(desk);
+    bench.assert_consistent();
+}
