@@ -257,6 +257,9 @@ pub struct SpeedArgs {
     /// Sessions of each worker, hit at random; with new-session, sessions that are made before all are let expire.
     #[arg(long, value_name = "NUMBER", default_value_t = 65_536, value_parser = clap::value_parser!(u64).range(1..=50_000_000))]
     pub sessions: u64,
+    /// DNAT entries, in the scenarios that use them; no more than there are sessions.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub entries: u64,
     /// Bytes of an Ethernet frame, its checksum included; imix has its own sizes (64, 594 and 1518 as 7 : 4 : 1).
     #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u16).range(64..=1518))]
     pub packet_size: u16,
@@ -273,7 +276,7 @@ pub struct SpeedArgs {
     #[arg(long, conflicts_with = "json")]
     pub stages: bool,
     /// Measure the rows of the project's table of aims, beside numbers of FD.io VPP that were measured elsewhere.
-    #[arg(long, conflicts_with_all = ["scenario", "sessions", "packet_size", "batch", "workers", "stages"])]
+    #[arg(long, conflicts_with_all = ["scenario", "sessions", "entries", "packet_size", "batch", "workers", "stages"])]
     pub table: bool,
     /// Print JSON: an object a line for each measurement.
     #[arg(long)]

@@ -170,7 +170,7 @@ impl Ports {
     /// `is_free_towards_peer` says whether the external endpoint is not in use towards this peer.
     ///
     /// Each port that is shared costs a look into the session table, so a search through all of them is for once a tick:
-    /// in between [`PROBES`] have to do.
+    /// in between 256 have to do.
     pub fn take_shared(
         &mut self,
         eip: &Eip,
@@ -288,7 +288,7 @@ impl Search<'_> {
         port != 0
             && self.request.range.contains(port)
             && owner_of_port(port, self.ports.workers) == self.ports.worker.0
-            && !self.eip.reserved(self.request.protocol).is_some_and(|set| set.contains(port))
+            && self.eip.forward(self.request.protocol, port).is_none()
     }
 
     /// Whether a port may be taken.
@@ -331,8 +331,7 @@ impl Search<'_> {
     /// The free ports of a word that a pass accepts, as bits.
     fn free_in(&self, word: usize, pass: Pass) -> u64 {
         let taken = self.ports.bits.get(self.base + word).copied().unwrap_or(u64::MAX);
-        let reserved = self.eip.reserved(self.request.protocol).map_or(0, |set| set.words()[word % WORDS]);
-        let mut free = !taken & !reserved;
+        let mut free = !taken & !self.eip.reserved(self.request.protocol, (word * 64) as u16);
         free &= match pass.parity {
             None => u64::MAX,
             Some(0) => 0x5555_5555_5555_5555,

@@ -52,16 +52,8 @@ pub struct Eip {
     pub ping: bool,
     /// Its any-port entry. If there is one, the other entries below are empty.
     pub any_port: Option<OneToOne>,
-    /// Its entries by port, sorted by protocol and first port.
+    /// Its entries by port, sorted by protocol and first port; no two share a port.
     forwards: Box<[PortForward]>,
-    /// Ports of TCP and of UDP that DNAT entries own and SNAT must not take.
-    reserved: Option<Box<Reserved>>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Reserved {
-    tcp: PortSet,
-    udp: PortSet,
 }
 
 impl Eip {
@@ -75,21 +67,12 @@ impl Eip {
             ping: true,
             any_port: None,
             forwards: Box::default(),
-            reserved: None,
         }
     }
 
     /// Replaces the entries by port.
     pub fn set_forwards(&mut self, mut forwards: Vec<PortForward>) {
         forwards.sort_by_key(|f| (f.protocol, f.first));
-        self.reserved = (!forwards.is_empty()).then(|| {
-            let mut reserved = Box::new(Reserved { tcp: PortSet::default(), udp: PortSet::default() });
-            for forward in &forwards {
-                let set = if forward.protocol == TCP { &mut reserved.tcp } else { &mut reserved.udp };
-                (forward.first..=forward.last).for_each(|port| set.insert(port));
-            }
-            reserved
-        });
         self.forwards = forwards.into_boxed_slice();
     }
 
@@ -106,14 +89,21 @@ impl Eip {
         (forward.protocol == protocol && port <= forward.last).then_some(forward)
     }
 
-    /// The public ports of a protocol that DNAT entries own.
-    pub fn reserved(&self, protocol: u8) -> Option<&PortSet> {
-        let reserved = self.reserved.as_ref()?;
-        match protocol {
-            TCP => Some(&reserved.tcp),
-            UDP => Some(&reserved.udp),
-            _ => None,
+    /// The public ports that DNAT entries own and SNAT must not take, of the 64 ports from `first` on, as bits.
+    #[inline]
+    pub fn reserved(&self, protocol: u8, first: u16) -> u64 {
+        if self.forwards.is_empty() {
+            return 0;
         }
+        let last = first.saturating_add(63);
+        let begin = self.forwards.partition_point(|f| (f.protocol, f.last) < (protocol, first));
+        let here = self.forwards.iter().skip(begin);
+        let here = here.take_while(|f| f.protocol == protocol && f.first <= last);
+        here.fold(0, |bits, f| {
+            let from = u32::from(f.first.max(first) - first);
+            let to = u32::from(f.last.min(last) - first);
+            bits | u64::MAX >> (63 - to) & u64::MAX << from
+        })
     }
 }
 
@@ -240,42 +230,44 @@ impl Host {
     }
 }
 
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-
-/// A set of ports.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PortSet(Box<[u64; 1024]>);
-
-impl Default for PortSet {
-    fn default() -> Self {
-        Self(Box::new([0; 1024]))
-    }
-}
-
-impl PortSet {
-    /// Adds a port.
-    pub fn insert(&mut self, port: u16) {
-        self.0[usize::from(port >> 6)] |= 1 << (port & 63);
-    }
-
-    /// Whether a port is in the set.
-    #[inline]
-    pub fn contains(&self, port: u16) -> bool {
-        self.0[usize::from(port >> 6)] >> (port & 63) & 1 == 1
-    }
-
-    /// The set as words of 64 ports.
-    #[inline]
-    pub fn words(&self) -> &[u64; 1024] {
-        &self.0
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::base::{EipIndex, EntryId};
+    use crate::wire::protocol::{TCP, UDP};
+
+    proptest! {
+        #[test]
+        fn what_entries_own_is_reserved(mut edges in prop::collection::btree_set(any::<u16>(), 0..12), word in 0u16..1024) {
+            if edges.len() % 2 == 1 {
+                edges.pop_last();
+            }
+            let edges: Vec<_> = edges.into_iter().collect();
+            let mut eip = Eip::new(EipIndex(1), 1, InterfaceIndex(0));
+            let forward = |(n, pair): (usize, &[u16; 2])| PortForward {
+                id: EntryId(n as u32),
+                protocol: if n % 3 == 0 { UDP } else { TCP },
+                first: pair[0],
+                last: pair[1],
+                vpc: VpcIndex(0),
+                host: 1,
+                host_first: pair[0],
+                timeouts: Timeouts::default(),
+            };
+            let (pairs, _) = edges.as_chunks::<2>();
+            eip.set_forwards(pairs.iter().enumerate().map(forward).collect());
+            let near = edges.iter().map(|edge| edge >> 6);
+            for word in near.chain([word]) {
+                for protocol in [TCP, UDP] {
+                    let expected = (0..64).filter(|bit| eip.forward(protocol, word << 6 | bit).is_some());
+                    let expected = expected.fold(0u64, |bits, bit| bits | 1 << bit);
+                    prop_assert_eq!(eip.reserved(protocol, word << 6), expected);
+                }
+            }
+        }
+    }
 
     #[test]
     fn a_private_port_with_several_entries_is_contested() {

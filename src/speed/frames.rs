@@ -44,7 +44,7 @@ impl Frames {
             scenario: plan.scenario,
             flows: plan.sessions.max(1) as u32,
             hosts: hosts_for(plan.sessions),
-            entries: entries_for(plan.sessions),
+            entries: entries_for(plan),
             bytes: plan.packet_bytes.saturating_sub(FCS).clamp(60, 1514),
             next: 0,
             state: rng.next_u64() | 1,

@@ -38,6 +38,8 @@ pub struct Plan {
     /// Sessions of each worker that are hit at random; in [`Scenario::NewSession`], sessions that each makes before
     /// all are let expire.
     pub sessions: usize,
+    /// DNAT entries at the most.
+    pub entries: usize,
     /// Bytes of a frame, its checksum included (64 to 1518, as RFC 2544 counts); ignored in [`Scenario::Imix`].
     pub packet_bytes: usize,
     /// Packets given to the engine at once, at most [`BATCH`].
@@ -57,6 +59,7 @@ impl Default for Plan {
         Self {
             scenario: Scenario::Snat,
             sessions: 65_536,
+            entries: setup::ENTRIES,
             packet_bytes: 64,
             batch: BATCH,
             workers: 1,

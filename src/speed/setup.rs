@@ -35,8 +35,8 @@ const EIPS: u32 = 0x6440_0000;
 const HOSTS: usize = 1_000_000;
 /// EIPs of a SNAT pool.
 pub const POOL: usize = 64;
-/// DNAT entries at the most.
-const ENTRIES: usize = 1000;
+/// DNAT entries of a plan that says nothing else.
+pub const ENTRIES: usize = 1000;
 
 /// EIP number `n`.
 pub const fn eip_address(n: u32) -> u32 {
@@ -53,9 +53,9 @@ pub fn hosts_for(sessions: usize) -> u32 {
     sessions.clamp(1, HOSTS) as u32
 }
 
-/// DNAT entries that a number of sessions is spread over.
-pub fn entries_for(sessions: usize) -> u32 {
-    sessions.clamp(1, ENTRIES) as u32
+/// DNAT entries that a plan's sessions are spread over.
+pub fn entries_for(plan: &Plan) -> u32 {
+    plan.sessions.min(plan.entries).max(1) as u32
 }
 
 /// The gateway under test.
@@ -119,7 +119,7 @@ fn snapshot(plan: &Plan) -> Arc<Snapshot> {
     let mut edit = Snapshot::default().edit();
     edit.set_topology(topology());
     edit.set_gateways(vec![Gateway { vpc: VpcIndex(0), limits: Limits::UNLIMITED, meter: Arc::default() }]);
-    let entries = entries_for(plan.sessions);
+    let entries = entries_for(plan);
     match plan.scenario {
         Scenario::DnatAny => (0..entries).for_each(|n| put_any_port(&mut edit, n)),
         Scenario::DnatPort => (0..entries).for_each(|n| put_port(&mut edit, n)),

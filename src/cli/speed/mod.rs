@@ -43,6 +43,7 @@ fn plan(args: &SpeedArgs, scenario: Scenario) -> Plan {
     Plan {
         scenario,
         sessions: args.sessions as usize,
+        entries: args.entries as usize,
         packet_bytes: usize::from(args.packet_size),
         batch: usize::from(args.batch),
         workers: usize::from(args.workers),

@@ -1,7 +1,7 @@
 //! All resources of a gateway by their identifiers, and every rule between them.
 //!
 //! A change is judged and made at the cost of its own size, whatever the inventory holds: each rule asks an index. All
-//! changes go through one step, [`set`](Inventory::set), which keeps the indexes and can be undone; what changed is told as
+//! changes go through one step, `set`, which keeps the indexes and can be undone; what changed is told as
 //! [`Change`]s, from which everything else follows: what is stored, what is audited, what is compiled.
 //!
 //! | module | what it is |
