@@ -56,9 +56,9 @@ fn main() -> Result<(), Error> {
     let mut changes = 0;
     for _ in 0..ROUNDS {
         worker.run(&published, &mut quiet, None)?;
-        let stop = AtomicBool::new(false);
+        let (stop, clock) = (AtomicBool::new(false), worker.clock);
         std::thread::scope(|scope| {
-            let changer = scope.spawn(|| change(&published, &made_at, &stop, worker.clock, (rate, entries)));
+            let changer = scope.spawn(|| change(&published, &made_at, &stop, clock, (rate, entries)));
             let ran = worker.run(&published, &mut busy, Some((&made_at, &mut delay)));
             stop.store(true, Ordering::Relaxed);
             changes += changer.join().unwrap_or(0);
