@@ -73,7 +73,7 @@ pub enum StoreError {
     },
 }
 
-/// A resource, key or answer that is to be written, or taken away.
+/// A key or an answer that is to be written, or taken away.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Write {
     /// Which.
@@ -107,14 +107,12 @@ pub struct AuditRecord {
 /// Everything that one commit writes.
 #[derive(Clone, Debug, Default)]
 pub struct Transaction {
-    /// Resources by identifier.
-    pub resources: Vec<Write>,
+    /// Resources that changed, in order: what each is afterwards is stored, and the record is kept. The store numbers them.
+    pub audit: Vec<AuditRecord>,
     /// API keys by identifier.
     pub keys: Vec<Write>,
     /// Answers by idempotency key.
     pub answers: Vec<Write>,
-    /// Audit records; the store numbers them.
-    pub audit: Vec<AuditRecord>,
     /// What is to happen if an apply is not confirmed; `Some(None)` if nothing any more.
     pub pending: Option<Option<Value>>,
 }
@@ -282,16 +280,12 @@ impl Store {
     ///
     /// # Errors
     /// Nothing was written.
-    pub fn commit(&mut self, transaction: &Transaction) -> Result<(), StoreError> {
+    pub fn commit(&mut self, transaction: &mut Transaction) -> Result<(), StoreError> {
         let mut next_audit = self.next_audit;
         let mut first_audit = self.first_audit;
         let mut written = || -> Result<(), Failure> {
             let write = self.database.begin_write()?;
-            for (definition, writes) in [
-                (RESOURCES, &transaction.resources),
-                (KEYS, &transaction.keys),
-                (ANSWERS, &transaction.answers),
-            ] {
+            for (definition, writes) in [(KEYS, &transaction.keys), (ANSWERS, &transaction.answers)] {
                 if writes.is_empty() {
                     continue;
                 }
@@ -309,12 +303,15 @@ impl Store {
             }
             if !transaction.audit.is_empty() {
                 let mut table = write.open_table(AUDITED)?;
-                for record in &transaction.audit {
-                    let record = AuditRecord { number: next_audit, ..record.clone() };
-                    let text = serde_json::to_vec(&record)
-                        .map_err(|error| redb::StorageError::Corrupted(error.to_string()))?;
-                    table.insert(next_audit, text.as_slice())?;
+                let mut resources = write.open_table(RESOURCES)?;
+                for record in &mut transaction.audit {
+                    record.number = next_audit;
+                    table.insert(next_audit, encode(record)?.as_slice())?;
                     next_audit += 1;
+                    match &record.after {
+                        Some(after) => resources.insert(record.id.as_str(), encode(after)?.as_slice())?,
+                        None => resources.remove(record.id.as_str())?,
+                    };
                 }
                 while next_audit - first_audit > AUDIT {
                     table.remove(first_audit)?;
@@ -407,6 +404,10 @@ const MIGRATIONS: [Migration; VERSION as usize] = [|transaction| {
     Ok(())
 }];
 
+fn encode(value: &impl Serialize) -> Result<Vec<u8>, Failure> {
+    Ok(serde_json::to_vec(value).map_err(|error| redb::StorageError::Corrupted(error.to_string()))?)
+}
+
 fn damaged(path: &Path, reason: &dyn std::fmt::Display) -> StoreError {
     StoreError::Damaged { path: path.to_owned(), reason: reason.to_string() }
 }
@@ -428,7 +429,7 @@ mod tests {
         Write { key: key.to_owned(), value }
     }
 
-    fn record(id: &str) -> AuditRecord {
+    fn record(id: &str, after: Option<Value>) -> AuditRecord {
         AuditRecord {
             number: 0,
             time: 1,
@@ -436,7 +437,7 @@ mod tests {
             action: "create".into(),
             id: id.into(),
             before: None,
-            after: Some(json!({})),
+            after,
         }
     }
 
@@ -445,19 +446,18 @@ mod tests {
         let directory = scratch::Directory::new();
         let path = directory.path().join("deep/store.redb");
         let mut store = Store::open(&path).unwrap();
-        let transaction = Transaction {
-            resources: vec![
-                write("eip-a", Some(json!({"address": "203.0.113.1"}))),
-                write("eip-b", Some(json!(1))),
-            ],
+        let mut transaction = Transaction {
             keys: vec![write("key", Some(json!("k")))],
             answers: vec![write("again", Some(json!("a")))],
-            audit: vec![record("eip-a"), record("eip-b")],
+            audit: vec![
+                record("eip-a", Some(json!({"address": "203.0.113.1"}))),
+                record("eip-b", Some(json!(1))),
+            ],
             pending: Some(Some(json!("pending"))),
         };
-        store.commit(&transaction).unwrap();
+        store.commit(&mut transaction).unwrap();
         store
-            .commit(&Transaction { resources: vec![write("eip-b", None)], ..Transaction::default() })
+            .commit(&mut Transaction { audit: vec![record("eip-b", None)], ..Transaction::default() })
             .unwrap();
         assert!(matches!(Store::open(&path), Err(StoreError::InUse { .. })));
         drop(store);
@@ -467,10 +467,14 @@ mod tests {
         assert_eq!((contents.keys.len(), contents.answers.len()), (1, 1));
         assert_eq!(contents.pending, Some(json!("pending")));
         store
-            .commit(&Transaction { audit: vec![record("x")], pending: Some(None), ..Transaction::default() })
+            .commit(&mut Transaction {
+                audit: vec![record("x", None)],
+                pending: Some(None),
+                ..Transaction::default()
+            })
             .unwrap();
         let numbers: Vec<_> = store.audit(None, 2).unwrap().into_iter().map(|r| (r.number, r.id)).collect();
-        assert_eq!(numbers, [(2, "x".to_owned()), (1, "eip-b".to_owned())]);
+        assert_eq!(numbers, [(3, "x".to_owned()), (2, "eip-b".to_owned())]);
         assert_eq!(store.audit(Some(1), 9).unwrap().len(), 1);
         assert_eq!(store.contents().unwrap().pending, None);
     }
@@ -508,8 +512,9 @@ mod tests {
         let directory = scratch::Directory::new();
         let path = directory.path().join("store.redb");
         let mut store = Store::open(&path).unwrap();
-        let many = (0..2000).map(|i| write(&format!("eip-{i:04}"), Some(json!({ "text": "x".repeat(100) }))));
-        store.commit(&Transaction { resources: many.collect(), ..Transaction::default() }).unwrap();
+        let many =
+            (0..2000).map(|i| record(&format!("eip-{i:04}"), Some(json!({ "text": "x".repeat(100) }))));
+        store.commit(&mut Transaction { audit: many.collect(), ..Transaction::default() }).unwrap();
         drop(store);
         let good = fs::read(&path).unwrap();
         let mut refused = 0;

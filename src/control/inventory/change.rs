@@ -62,14 +62,6 @@ const GIVEN: [&str; 7] =
     ["id", "status", "created_at", "dnat_table", "snat_table", "public_ip", "public_ips"];
 
 impl Spec {
-    /// Reads the specification of a kind.
-    ///
-    /// # Errors
-    /// The parameter that is unknown or has the wrong type.
-    pub fn parse(kind: Kind, value: Value) -> Result<Self, Refusal> {
-        parse(kind, value)
-    }
-
     /// Its kind.
     pub fn kind(&self) -> Kind {
         match self {
@@ -119,24 +111,19 @@ impl Inventory {
         Change { id, before, after }
     }
 
-    /// Creates a resource. `id` is one that nobody has; `now` is in seconds since 1970.
+    /// Creates a resource of the values in `body`. `id` is one that nobody has; `now` is in seconds since 1970.
     ///
     /// # Errors
     /// The rule that it breaks.
-    pub fn create(&mut self, spec: &Spec, id: Id, now: u64) -> Result<Change, Refusal> {
-        let value = spec.to_value();
-        if let Some(given) = GIVEN.iter().find(|given| value.get(**given).is_some()) {
+    pub fn create(&mut self, body: Value, id: Id, now: u64) -> Result<Change, Refusal> {
+        if let Some(given) = GIVEN.iter().find(|given| body.get(**given).is_some()) {
             return Err(
                 Refusal::new(Code::ReadOnly, *given).rule("this is given by natgate, not by the request")
             );
         }
-        self.add(spec, id, now)
-    }
-
-    /// Creates a resource whose specification may say what natgate gives otherwise.
-    pub(super) fn add(&mut self, spec: &Spec, id: Id, now: u64) -> Result<Change, Refusal> {
+        let spec = parse(id.kind(), body)?;
         let case = Case { id, created: now, before: None, is_stored: false };
-        let resource = self.judge(spec, case)?;
+        let resource = self.judge(&spec, case)?;
         if let Resource::Eip(eip) = &resource {
             self.next_address = u32::from(eip.address).wrapping_add(1);
         }

@@ -53,7 +53,7 @@ impl Bench {
     fn try_create(&mut self, kind: Kind, spec: Value) -> Result<Id, Refusal> {
         let id = Id::new(kind, self.next);
         self.next += 1;
-        self.inventory.create(&Spec::parse(kind, spec)?, id, 1_700_000_000)?;
+        self.inventory.create(spec, id, 1_700_000_000)?;
         Ok(id)
     }
 
@@ -531,7 +531,7 @@ proptest! {
                 Step::Create(kind, spec) => {
                     let id = Id::new(kind, bench.next);
                     bench.next += 1;
-                    Spec::parse(kind, spec).and_then(|spec| bench.inventory.create(&spec, id, 5)).map(|change| vec![change])
+                    bench.inventory.create(spec, id, 5).map(|change| vec![change])
                 }
                 Step::Update(which, patch) => {
                     let Some(id) = pick(which) else { continue };

@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use crate::base::rng::Rng;
 use crate::config::{Code, Directory, Model, PortFacts};
-use crate::control::inventory::{Change, Id, Inventory, Kind, Refusal, Spec};
+use crate::control::inventory::{Change, Id, Inventory, Kind, Refusal};
 use crate::control::protocol::{ChangeAction, ChangeRequest, Changed, Fault, FaultCode};
 use crate::control::store::{AuditRecord, Store, StoreError, Transaction, Write};
 use crate::policy::Snapshot;
@@ -310,7 +310,7 @@ impl Work {
                 }
             }
         }
-        let made = if batch.changes.is_empty() { Ok(None) } else { self.make(&mut inventory, &batch) };
+        let made = if batch.changes.is_empty() { Ok(None) } else { self.make(&mut inventory, &mut batch) };
         // Readers see what is on the disk; that it comes into force is waited for without them.
         drop(inventory);
         let generation = |compiled: &Compiled| compiled.snapshot.generation().0;
@@ -373,8 +373,7 @@ impl Work {
         }
         let resource = match request.action {
             ChangeAction::Create | ChangeAction::Update => {
-                let after = changes.first().and_then(|change| change.after.as_ref());
-                after.map(|resource| inventory.specify(resource).to_value())
+                batch.audit.last().and_then(|record| record.after.clone())
             }
             ChangeAction::Delete => None,
         };
@@ -406,12 +405,11 @@ impl Work {
         };
         match request.action {
             ChangeAction::Create => {
-                let spec = Spec::parse(kind, request.body.clone())?;
                 let mut id = Id::new(kind, self.rng.next_u64());
                 while inventory.get(id).is_some() {
                     id = Id::new(kind, self.rng.next_u64());
                 }
-                inventory.create(&spec, id, now).map(|change| vec![change])
+                inventory.create(request.body.clone(), id, now).map(|change| vec![change])
             }
             ChangeAction::Update => {
                 let id = id()?;
@@ -428,7 +426,7 @@ impl Work {
     fn make(
         &mut self,
         inventory: &mut RwLockWriteGuard<'_, Inventory>,
-        batch: &Batch,
+        batch: &mut Batch,
     ) -> Result<Option<Compiled>, Fault> {
         let previous = self.outlet.current();
         let compiled = match self.incremental.compile(inventory, &batch.changes, &previous) {
@@ -450,17 +448,9 @@ impl Work {
             let value = self.remembered.get(key).and_then(|known| serde_json::to_value(known).ok());
             answers.push(Write { key: key.clone(), value });
         }
-        let resources = batch.changes.iter().map(|change| Write {
-            key: change.id.to_string(),
-            value: change.after.as_ref().map(|resource| inventory.specify(resource).to_value()),
-        });
-        let transaction = Transaction {
-            resources: resources.collect(),
-            answers,
-            audit: batch.audit.clone(),
-            ..Transaction::default()
-        };
-        let committed = self.store.lock().unwrap_or_else(PoisonError::into_inner).commit(&transaction);
+        let mut transaction =
+            Transaction { answers, audit: std::mem::take(&mut batch.audit), ..Transaction::default() };
+        let committed = self.store.lock().unwrap_or_else(PoisonError::into_inner).commit(&mut transaction);
         if let Err(error) = committed {
             self.incremental.give_back(compiled);
             self.take_back(inventory, batch);
