@@ -236,7 +236,8 @@ impl Engine {
         for member in self.candidates(entry, host, choice, key) {
             let Some(eip) = cx.snapshot.eip(member.address) else { continue };
             let sessions = &self.sessions;
-            let port = self.ports.take_shared(eip, request, cx.tick, |port| {
+            let peer = (key.destination, key.destination_port);
+            let port = self.ports.take_shared(eip, request, peer, cx.tick, |port| {
                 let inward = FlowKey {
                     source: key.destination,
                     source_port: if is_query { 0 } else { key.destination_port },
@@ -254,12 +255,12 @@ impl Engine {
                 tenant: key.tenant,
                 inside: (key.source, key.source_port),
                 external: (member.address, port),
-                peer: (key.destination, key.destination_port),
+                peer,
                 eip: member.index,
                 entry: entry.id,
             };
             let Some(slot) = self.open(&flow, entry.gateway.0, &entry.timeouts, 0, cx) else {
-                self.ports.give_shared(member.index, key.protocol, port);
+                self.ports.give_shared(member.index, key.protocol, port, peer);
                 return Err(DropReason::SessionTableFull);
             };
             self.hosts.move_to(host, member.index);

@@ -377,7 +377,8 @@ impl Engine {
                 }
             }
             SessionKind::SnatDependent => {
-                self.ports.give_shared(EipIndex(session.eip), session.protocol, session.external_port);
+                let peer = (session.peer, session.peer_port);
+                self.ports.give_shared(EipIndex(session.eip), session.protocol, session.external_port, peer);
             }
         }
         if let Some(host) = self.hosts.find(session.tenant, session.inside) {

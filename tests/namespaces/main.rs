@@ -12,6 +12,7 @@ mod lab;
 
 mod clients;
 mod hairpin;
+mod million;
 mod operation;
 mod segments;
 

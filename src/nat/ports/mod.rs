@@ -4,20 +4,24 @@
 //! the inside port itself if it is free, else a random one (RFC 6056) in the same range (REQ-3a: well-known or not) and of
 //! the same parity (REQ-4), then one of the other parity. It is never one that a DNAT entry owns.
 
+mod crowded;
+mod search;
+
 use std::io;
 
 use hashbrown::HashMap;
 
 use crate::base::hugepage::HugeSlice;
-use crate::base::owner::owner_of_port;
 use crate::base::{EipIndex, Rng, Tick, WorkerIndex};
 use crate::policy::{Eip, PortRange};
-use crate::wire::protocol;
+use crowded::{Crowded, Destination};
+use search::Search;
 
+/// Words of a set of ports, a bit a port.
 const WORDS: usize = 1024;
 
-/// Ports that are tried for an endpoint-dependent session when all of them were looked through in this tick already.
-const PROBES: usize = 256;
+/// Ports of each pass that are tried at random for an endpoint-dependent session before all are looked through.
+const PROBES: usize = 32;
 
 /// What a look for a port must respect.
 #[derive(Clone, Copy, Debug)]
@@ -62,10 +66,10 @@ pub struct Ports {
     bits: HugeSlice<u64>,
     /// How many endpoint-dependent sessions share a port: 65536 counts a block.
     shares: HugeSlice<u16>,
+    /// Where most of them are in use towards one peer.
+    crowded: Crowded,
     of: HashMap<(EipIndex, u8), u32>,
     rng: Rng,
-    /// When more than [`PROBES`] shared ports were looked at for one session.
-    searched: Tick,
 }
 
 impl Ports {
@@ -82,9 +86,9 @@ impl Ports {
             capacity,
             bits: HugeSlice::sparse(capacity * WORDS)?,
             shares: HugeSlice::sparse(capacity * 65536)?,
+            crowded: Crowded::new()?,
             of: HashMap::with_capacity(capacity),
             rng,
-            searched: Tick::default(),
         })
     }
 
@@ -146,20 +150,22 @@ impl Ports {
         Some(port)
     }
 
+    fn search<'a>(&'a self, at: usize, eip: &'a Eip, request: PortRequest) -> Search<'a> {
+        Search { ports: self, at, eip, request }
+    }
+
     fn look(&mut self, at: usize, eip: &Eip, request: PortRequest) -> Option<u16> {
         if self.blocks[at].exhausted == Some(request.range) {
             return None;
         }
-        let search = Search { ports: self, base: at * WORDS, eip, request };
-        if search.allows(request.inside_port) {
+        if self.search(at, eip, request).allows(request.inside_port) {
             return Some(request.inside_port);
         }
         let start = self.rng.next_u64();
-        let search = Search { ports: self, base: at * WORDS, eip, request };
-        let passes = search.passes();
-        let port = search
-            .guess(passes[0], start)
-            .or_else(|| passes.into_iter().find_map(|pass| search.find(pass, start)));
+        let search = self.search(at, eip, request);
+        let passes = request.passes();
+        let guess = passes[0].guess(start).filter(|port| search.allows(*port));
+        let port = guess.or_else(|| passes.into_iter().find_map(|pass| search.find(pass, start)));
         if port.is_none() {
             self.blocks[at].exhausted = Some(request.range);
         }
@@ -168,42 +174,64 @@ impl Ports {
 
     /// Takes a port for an endpoint-dependent session: a free one, or one that such sessions to other peers share.
     /// `is_free_towards_peer` says whether the external endpoint is not in use towards this peer.
-    ///
-    /// Each port that is shared costs a look into the session table, so a search through all of them is for once a tick:
-    /// in between 256 have to do.
     pub fn take_shared(
         &mut self,
         eip: &Eip,
         request: PortRequest,
+        peer: (u32, u16),
         now: Tick,
-        mut is_free_towards_peer: impl FnMut(u16) -> bool,
+        is_free_towards_peer: impl Fn(u16) -> bool,
     ) -> Option<u16> {
         let at = self.block(eip.index, request.protocol)?;
-        let start = (self.rng.next_u64() >> 48) as u16;
-        let search = Search { ports: self, base: at * WORDS, eip, request };
-        let mut probes = 0;
-        let mut is_open = |port: u16| {
-            let shared = self.shares.get(at * 65536 + usize::from(port)).copied().unwrap_or_default();
-            let possible =
-                if shared > 0 { shared < u16::MAX && search.is_in_share(port) } else { search.allows(port) };
-            probes += usize::from(possible);
-            possible && is_free_towards_peer(port)
-        };
-        let budget = if self.searched == now { PROBES } else { usize::MAX };
-        let port = Some(request.inside_port).filter(|port| is_open(*port)).or_else(|| {
-            let all = search.passes().into_iter().flat_map(|pass| pass.ports(start));
-            all.take(budget).find(|port| is_open(*port))
-        });
-        if probes > PROBES {
-            self.searched = now;
-        }
-        let port = port?;
+        let destination = Destination::new(eip.index, request.protocol, peer);
+        let port = match self.crowded.ports(&destination) {
+            Some(used) => {
+                let start = self.rng.next_u64();
+                self.search(at, eip, request).find_unused(used, start)
+            }
+            None => self.probe_shared(at, eip, request, &is_free_towards_peer).or_else(|| {
+                let shares = self.shares.get(at * 65536..(at + 1) * 65536)?;
+                let shared = (0..=u16::MAX).zip(shares).filter(|(_, shares)| **shares > 0);
+                let used = shared.map(|(port, _)| port).filter(|port| !is_free_towards_peer(*port));
+                if !self.crowded.remember(destination, now, used) {
+                    return None;
+                }
+                let start = self.rng.next_u64();
+                self.search(at, eip, request).find_unused(self.crowded.ports(&destination)?, start)
+            }),
+        }?;
         let shares = self.shares.get_mut(at * 65536 + usize::from(port))?;
         *shares += 1;
         if *shares == 1 {
             self.set(at, port);
         }
+        self.crowded.note(&destination, port, true);
         Some(port)
+    }
+
+    /// The inside port, or one that a few looks at random find.
+    fn probe_shared(
+        &mut self,
+        at: usize,
+        eip: &Eip,
+        request: PortRequest,
+        is_free_towards_peer: &impl Fn(u16) -> bool,
+    ) -> Option<u16> {
+        let is_open = |ports: &Self, port| {
+            ports.search(at, eip, request).allows_shared(port) && is_free_towards_peer(port)
+        };
+        if is_open(self, request.inside_port) {
+            return Some(request.inside_port);
+        }
+        for pass in request.passes() {
+            for _ in 0..PROBES {
+                let guess = pass.guess(self.rng.next_u64());
+                if let Some(port) = guess.filter(|port| is_open(self, *port)) {
+                    return Some(port);
+                }
+            }
+        }
+        None
     }
 
     /// Gives back a port that [`take`](Self::take) gave.
@@ -221,7 +249,8 @@ impl Ports {
     }
 
     /// Gives back a port that [`take_shared`](Self::take_shared) gave.
-    pub fn give_shared(&mut self, eip: EipIndex, protocol: u8, port: u16) {
+    pub fn give_shared(&mut self, eip: EipIndex, protocol: u8, port: u16, peer: (u32, u16)) {
+        self.crowded.note(&Destination::new(eip, protocol, peer), port, false);
         let Some(&at) = self.of.get(&(eip, protocol)) else { return };
         let Some(shares) = self.shares.get_mut(at as usize * 65536 + usize::from(port)) else { return };
         *shares = shares.saturating_sub(1);
@@ -238,133 +267,15 @@ impl Ports {
     }
 }
 
-/// One look for a port on one EIP.
-#[derive(Clone, Copy)]
-struct Search<'a> {
-    ports: &'a Ports,
-    base: usize,
-    eip: &'a Eip,
-    request: PortRequest,
-}
-
-/// What a pass over all ports accepts.
-#[derive(Clone, Copy)]
-struct Pass {
-    range: PortRange,
-    /// Ports of this parity only.
-    parity: Option<u16>,
-}
-
-impl Pass {
-    /// Its ports, from a random one on.
-    fn ports(self, random: u16) -> impl Iterator<Item = u16> {
-        let PortRange { first, last } = self.range;
-        let count = (u32::from(last) + 1).saturating_sub(first.into());
-        let start = (u32::from(random) * count) >> 16;
-        let ports = (start..count).chain(0..start).map(move |n| first + n as u16);
-        ports.filter(move |port| self.parity.is_none_or(|parity| port & 1 == parity))
-    }
-}
-
-impl Search<'_> {
-    /// The passes, each more permissive than the one before; the last one accepts all that is allowed.
-    fn passes(&self) -> [Pass; 3] {
-        let all = Pass { range: self.request.range, parity: None };
-        // An ICMP identifier has neither a range nor a parity.
-        if self.request.protocol == protocol::ICMP {
-            return [all; 3];
-        }
-        let PortRange { first, last } = self.request.range;
-        let range = if self.request.inside_port < 1024 {
-            PortRange { first, last: last.min(1023) }
-        } else {
-            PortRange { first: first.max(1024), last }
-        };
-        [Pass { range, parity: Some(self.request.inside_port & 1) }, Pass { range, parity: None }, all]
-    }
-
-    /// Whether a port lies in the worker's share and the entry's range, and no DNAT entry owns it.
-    fn is_in_share(&self, port: u16) -> bool {
-        port != 0
-            && self.request.range.contains(port)
-            && owner_of_port(port, self.ports.workers) == self.ports.worker.0
-            && self.eip.forward(self.request.protocol, port).is_none()
-    }
-
-    /// Whether a port may be taken.
-    fn allows(&self, port: u16) -> bool {
-        let word = self.ports.bits.get(self.base + usize::from(port >> 6)).copied().unwrap_or(u64::MAX);
-        self.is_in_share(port) && word >> (port & 63) & 1 == 0
-    }
-
-    /// A random port that a pass accepts, if it is free: most often it is.
-    fn guess(&self, pass: Pass, random: u64) -> Option<u16> {
-        let span = u32::from(pass.range.last).checked_sub(pass.range.first.into())? + 1;
-        let port = u32::from(pass.range.first) + (((random >> 32) * u64::from(span)) >> 32) as u32;
-        let port = match pass.parity {
-            None => port as u16,
-            Some(parity) => port as u16 & !1 | parity,
-        };
-        (pass.range.contains(port) && self.allows(port)).then_some(port)
-    }
-
-    /// A free port that a pass accepts, looking from a random place on.
-    fn find(&self, pass: Pass, start: u64) -> Option<u16> {
-        if pass.range.first > pass.range.last {
-            return None;
-        }
-        let first = usize::from(pass.range.first >> 6);
-        let count = usize::from(pass.range.last >> 6) - first + 1;
-        let offset = ((start >> 32) as usize * count) >> 32;
-        let rotation = (start & 63) as u32;
-        let mut words = (first + offset..first + count).chain(first..first + offset);
-        words.find_map(|word| {
-            let free = self.free_in(word, pass);
-            (free != 0).then(|| {
-                // From a random place in the word on.
-                let bit = (free.rotate_right(rotation).trailing_zeros() + rotation) % 64;
-                (word * 64) as u16 + bit as u16
-            })
-        })
-    }
-
-    /// The free ports of a word that a pass accepts, as bits.
-    fn free_in(&self, word: usize, pass: Pass) -> u64 {
-        let taken = self.ports.bits.get(self.base + word).copied().unwrap_or(u64::MAX);
-        let mut free = !taken & !self.eip.reserved(self.request.protocol, (word * 64) as u16);
-        free &= match pass.parity {
-            None => u64::MAX,
-            Some(0) => 0x5555_5555_5555_5555,
-            Some(_) => 0xaaaa_aaaa_aaaa_aaaa,
-        };
-        let first = (word * 64) as u32;
-        let (low, high) = (u32::from(pass.range.first.max(1)), u32::from(pass.range.last));
-        if low > first {
-            free &= if low - first >= 64 { 0 } else { u64::MAX << (low - first) };
-        }
-        if high < first + 63 {
-            free &= if high < first { 0 } else { u64::MAX >> (63 - (high - first)) };
-        }
-        if self.ports.workers > 1 {
-            // Shares are groups of sixteen ports.
-            for group in 0..4 {
-                let port = (first + group * 16) as u16;
-                if owner_of_port(port, self.ports.workers) != self.ports.worker.0 {
-                    free &= !(0xffff << (group * 16));
-                }
-            }
-        }
-        free
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::base::owner::owner_of_port;
     use crate::base::{EntryId, InterfaceIndex, VpcIndex};
     use crate::policy::{PortForward, Timeouts};
+    use crate::wire::protocol;
 
     fn eip(forwards: &[(u16, u16)]) -> Eip {
         let mut eip = Eip::new(EipIndex(3), 0xcb00_7110, InterfaceIndex(0));
@@ -440,18 +351,44 @@ mod tests {
         let eip = eip(&[]);
         let mut ports = ports(0, 1);
         let two = request(7000, 7000, 7001);
-        assert_eq!(ports.take_shared(&eip, two, Tick(7), |_| true), Some(7000));
-        assert_eq!(ports.take_shared(&eip, two, Tick(7), |_| true), Some(7000), "another peer shares it");
+        let (one, other) = ((1, 80), (2, 80));
+        assert_eq!(ports.take_shared(&eip, two, one, Tick(7), |_| true), Some(7000));
         assert_eq!(
-            ports.take_shared(&eip, two, Tick(7), |port| port != 7000),
+            ports.take_shared(&eip, two, other, Tick(7), |_| true),
+            Some(7000),
+            "another peer shares it"
+        );
+        let but_7000 = |port| port != 7000;
+        assert_eq!(
+            ports.take_shared(&eip, two, one, Tick(7), but_7000),
             Some(7001),
             "the same peer does not"
         );
         assert_eq!(ports.take(&eip, two), None);
-        ports.give_shared(eip.index, protocol::UDP, 7000);
+        ports.give_shared(eip.index, protocol::UDP, 7000, one);
         assert_eq!(ports.take(&eip, two), None);
-        ports.give_shared(eip.index, protocol::UDP, 7000);
+        ports.give_shared(eip.index, protocol::UDP, 7000, other);
         assert_eq!(ports.take(&eip, two), Some(7000));
-        assert_eq!(ports.take_shared(&eip, two, Tick(7), |port| port != 7001), None);
+        assert_eq!(ports.take_shared(&eip, two, one, Tick(7), |port| port != 7001), None);
+    }
+
+    #[test]
+    fn a_crowded_destination_gets_every_port_and_those_that_come_back() {
+        let eip = eip(&[(2000, 2000)]);
+        let mut ports = ports(0, 1);
+        let (request, peer) = (request(1500, 1500, 2499), (1, 443));
+        let used = std::cell::RefCell::new(BTreeSet::new());
+        let take = |ports: &mut Ports| {
+            let port = ports.take_shared(&eip, request, peer, Tick(1), |port| !used.borrow().contains(&port));
+            port.inspect(|port| assert!(used.borrow_mut().insert(*port), "{port} twice"))
+        };
+        while take(&mut ports).is_some() {}
+        let expected: BTreeSet<_> = (1500..=2499).filter(|port| *port != 2000).collect();
+        assert_eq!(*used.borrow(), expected);
+        for port in [1777, 2499] {
+            ports.give_shared(eip.index, protocol::UDP, port, peer);
+            used.borrow_mut().remove(&port);
+            assert_eq!((take(&mut ports), take(&mut ports)), (Some(port), None));
+        }
     }
 }
