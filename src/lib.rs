@@ -1,4 +1,5 @@
 //! natgate
+pub mod api;
 pub mod base;
 pub mod cli;
 pub mod config;

@@ -8,82 +8,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use common::daemon::{Gateway, Namespace};
 use common::need_root;
 use natgate::base::rng::Rng;
-use natgate::base::time::Clock;
 use natgate::control::client::{Client, ClientError};
 use natgate::control::protocol::{Answer, ChangeAction, ChangeRequest, Changed, Request, ResourcesRequest};
 use serde_json::{Value, json};
-
-/// A network namespace with two devices, gone at the end.
-struct Namespace(String);
-
-impl Namespace {
-    fn new() -> Self {
-        let name = format!("ng-store-{}", std::process::id());
-        ip(&["netns", "add", &name]);
-        let namespace = Self(name);
-        for (device, peer) in [("wan", "wan-far"), ("lan", "lan-far")] {
-            ip(&["-n", &namespace.0, "link", "add", device, "type", "veth", "peer", "name", peer]);
-            ip(&["-n", &namespace.0, "link", "set", device, "up"]);
-            ip(&["-n", &namespace.0, "link", "set", peer, "up"]);
-        }
-        namespace
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "delete", &self.0]).status();
-    }
-}
-
-fn ip(arguments: &[&str]) {
-    let status = Command::new("ip").args(arguments).status().expect("ip");
-    assert!(status.success(), "ip {}", arguments.join(" "));
-}
-
-/// A natgate that is killed when it goes out of scope.
-struct Gateway(Child);
-
-impl Gateway {
-    /// Starts natgate, and waits until it answers.
-    fn start(namespace: &Namespace, directory: &Path) -> Self {
-        let mut command = Command::new("ip");
-        command
-            .args(["netns", "exec", &namespace.0, env!("CARGO_BIN_EXE_natgate"), "run", "--config"])
-            .arg(directory.join("natgate.toml"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(fs::File::create(directory.join("log")).expect("a log"));
-        let mut gateway = Self(command.spawn().expect("natgate"));
-        let clock = Clock::start();
-        let start = clock.now();
-        while list(directory, "vpc").is_err() {
-            let log = || fs::read_to_string(directory.join("log")).unwrap_or_default();
-            assert!(gateway.0.try_wait().expect("a child").is_none(), "it ended:\n{}", log());
-            assert!(clock.now().since(start) < Duration::from_secs(20), "it does not answer:\n{}", log());
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        gateway
-    }
-
-    /// SIGKILL. `ip netns exec` has become natgate, so it is natgate that dies.
-    fn kill(mut self) {
-        self.0.kill().expect("to kill it");
-        let _ = self.0.wait();
-    }
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 fn client(directory: &Path) -> Result<Client, ClientError> {
     Client::connect(&directory.join("natgate.sock"))
@@ -260,7 +192,7 @@ fn scratch() -> PathBuf {
 fn a_killed_gateway_has_all_that_was_acknowledged_and_nothing_by_half() {
     need_root!();
     let kills: u64 = std::env::var("NATGATE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(24);
-    let namespace = Namespace::new();
+    let namespace = Namespace::new("store");
     let directory = scratch();
     let mut gateway = Gateway::start(&namespace, &directory);
     let mut first = client(&directory).expect("a client");

@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use super::keys::{AuditArgs, KeyVerb};
 pub use super::nouns::{DnatValues, EipValues, GatewayValues, SnatValues, VSwitchValues, Verb, VpcValues};
 use crate::control::address::{AddressFilter, Protocol};
 use crate::control::protocol::KindFilter;
@@ -67,6 +68,11 @@ pub enum Command {
     /// SNAT entries, where the configuration file has a [store].
     #[command(subcommand)]
     Snat(Verb<SnatValues>),
+    /// API keys: who may use the HTTP API from afar.
+    #[command(subcommand)]
+    Key(KeyVerb),
+    /// Who changed what: resources and keys, the newest first.
+    Audit(AuditArgs),
     /// Measure how fast this machine translates: the engine alone, on frames in memory.
     ///
     /// Frames are written into a ring of 1024 buffers and taken off it in batches; only the engine's time counts.

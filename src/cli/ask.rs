@@ -11,7 +11,7 @@ use crate::cli::args::{
     CheckArgs, Cli, ClientArgs, CompletionsArgs, ExplainArgs, ReloadArgs, SessionsArgs, StatsArgs,
     StatusArgs, TraceArgs,
 };
-use crate::cli::{Command, Console, Exit, nouns, pktgen, render, speed};
+use crate::cli::{Command, Console, Exit, keys, nouns, pktgen, render, speed};
 use crate::config;
 use crate::control::client::{Client, ClientError};
 use crate::control::describe::PacketDescription;
@@ -53,6 +53,8 @@ pub fn execute(command: &Command, console: &mut Console<'_>) -> Exit {
         Command::Eip(verb) => nouns::execute("eip", verb, console),
         Command::Dnat(verb) => nouns::execute("dnat", verb, console),
         Command::Snat(verb) => nouns::execute("snat", verb, console),
+        Command::Key(verb) => keys::execute(verb, console),
+        Command::Audit(args) => keys::audit(args, console),
         Command::Completions(args) => (completions(args, console), false),
         Command::Check(args) => return check(args, console),
         Command::Pktgen(args) => return pktgen::execute(args, console),

@@ -2,6 +2,7 @@
 
 pub mod args;
 mod ask;
+mod keys;
 mod nouns;
 mod output;
 mod pktgen;

@@ -49,7 +49,7 @@ pub enum Format {
 }
 
 impl AskArgs {
-    fn client(&self) -> ClientArgs {
+    pub(super) fn client(&self) -> ClientArgs {
         ClientArgs { socket: self.socket.clone(), json: self.output == Format::Json }
     }
 }
@@ -413,12 +413,12 @@ fn list(args: &AskArgs, request: ResourcesRequest, console: &mut Console<'_>) ->
     Ok(())
 }
 
-fn pretty(console: &mut Console<'_>, value: &Value) -> std::io::Result<()> {
+pub(super) fn pretty(console: &mut Console<'_>, value: &Value) -> std::io::Result<()> {
     serde_json::to_writer_pretty(&mut *console.out, value)?;
     writeln!(console.out)
 }
 
-fn cell(value: Option<&Value>) -> String {
+pub(super) fn cell(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => "-".to_owned(),
         Some(Value::String(text)) => text.clone(),

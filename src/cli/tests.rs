@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use clap::{CommandFactory, Parser};
 
 use super::*;
+use crate::control::access::Caller;
 use crate::control::protocol::{
     ActivityStats, Answer, Change, ChangeKind, Counts, End, Explanation, Fault, FaultCode, Finding,
     GatewayStatus, MemoryStatus, Occupancy, PortStats, PortStatus, Reloaded, Request, Session, Stats, Status,
@@ -22,7 +23,11 @@ struct Fake {
 }
 
 impl Service for Fake {
-    fn answer(&self, _: u32, request: Request, sink: &mut dyn Sink) -> Result<End, Interrupted> {
+    fn owner_of(&self, _: &str) -> Option<Caller> {
+        None
+    }
+
+    fn answer(&self, _: &Caller, request: Request, sink: &mut dyn Sink) -> Result<End, Interrupted> {
         self.asked.lock().unwrap().push(request);
         let answers = self.answers.lock().unwrap().clone();
         for answer in &answers {

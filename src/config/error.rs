@@ -51,6 +51,7 @@ codes! {
     InvalidRate "the value must be a bit rate with its unit, such as \"100Mbps\"";
     InvalidPorts "the value must be a port from 1 to 65535, a range \"first/last\", or \"Any\"";
     InvalidPath "the value must be a usable path";
+    InvalidListener "the value must be an IP address and a port to listen on";
     // Names that other parts refer to.
     DuplicateName "a name that others refer to must be unique";
     UnknownPort "the port must be one of the [[port]] tables";
@@ -59,6 +60,9 @@ codes! {
     UnknownGateway "the gateway must be one of the [[gateway]] tables";
     UnknownEip "the EIP must be one of the [[eip]] tables";
     StoreHasResources "with a [store], resources live there and not in the file";
+    ApiNeedsKeys "who uses the API by TCP shows a key, and keys are kept in a [store]";
+    ApiNeedsTls "the API speaks plain HTTP on loopback addresses only";
+    ApiTlsPair "a certificate and its key go together";
     // System and ports.
     NoPort "a gateway needs at least one [[port]]";
     TooMany "there are more of these than the engine can number";

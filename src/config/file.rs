@@ -1,7 +1,7 @@
 //! The tables of the file as they are written, value by value. What can be judged by looking at one value alone is
 //! judged here; what concerns several is the matter of `validate`.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::document::{Field, Spot, Table};
@@ -18,6 +18,7 @@ pub(super) struct File {
     pub(super) timeouts: Option<TimeoutTable>,
     pub(super) quotas: Option<QuotaTable>,
     pub(super) store: Option<StoreTable>,
+    pub(super) api: Option<ApiTable>,
     pub(super) ports: Vec<PortTable>,
     pub(super) outside: Vec<OutsideTable>,
     pub(super) vpcs: Vec<VpcTable>,
@@ -35,6 +36,7 @@ impl File {
             timeouts: t.table("timeouts", &known::TIMEOUT).map(TimeoutTable::read),
             quotas: t.table("quotas", &known::QUOTA).map(QuotaTable::read),
             store: t.table("store", &known::STORE).map(StoreTable::read),
+            api: t.table("api", &known::API).map(ApiTable::read),
             ports: t.tables("port", &known::PORTS).into_iter().map(PortTable::read).collect(),
             outside: t.tables("outside", &known::OUTSIDE).into_iter().map(OutsideTable::read).collect(),
             vpcs: t.tables("vpc", &known::VPC).into_iter().map(VpcTable::read).collect(),
@@ -127,6 +129,26 @@ pub(super) struct StoreTable {
 impl StoreTable {
     fn read(t: Table<'_, '_>) -> Self {
         Self { path: t.optional("path", values::path) }
+    }
+}
+
+pub(super) struct ApiTable {
+    pub(super) here: Spot,
+    pub(super) socket: Option<Field<String>>,
+    pub(super) listen: Option<Field<SocketAddr>>,
+    pub(super) tls_certificate: Option<Field<String>>,
+    pub(super) tls_key: Option<Field<String>>,
+}
+
+impl ApiTable {
+    fn read(t: Table<'_, '_>) -> Self {
+        Self {
+            here: t.here,
+            socket: t.optional("socket", values::socket_path),
+            listen: t.optional("listen", values::listener),
+            tls_certificate: t.optional("tls_certificate", values::path),
+            tls_key: t.optional("tls_key", values::path),
+        }
     }
 }
 

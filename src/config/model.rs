@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use super::settings::{Quotas, System, TimeoutOverrides};
+use super::settings::{Api, Quotas, System, TimeoutOverrides};
 use super::words::{Description, Name, Vlan};
 use crate::base::PortIndex;
 use crate::policy::{Filtering, Limits, Mapping, PortRange, Prefix, Timeouts};
@@ -411,6 +411,7 @@ pub struct Model {
     pub(super) timeouts: Timeouts,
     pub(super) quotas: Quotas,
     pub(super) store: Option<PathBuf>,
+    pub(super) api: Api,
     pub(super) ports: Vec<Port>,
     pub(super) outside: Vec<Outside>,
     pub(super) vpcs: Vec<Vpc>,
@@ -446,6 +447,11 @@ impl Model {
         self.store.as_deref()
     }
 
+    /// Where the HTTP API is served.
+    pub fn api(&self) -> &Api {
+        &self.api
+    }
+
     /// The same settings with resources that do not stand in the file. The caller vouches for the rules between them.
     pub fn with_resources(&self, vpcs: Vec<Vpc>, gateways: Vec<Gateway>, eips: Vec<Eip>) -> Self {
         Self {
@@ -454,6 +460,7 @@ impl Model {
             timeouts: self.timeouts,
             quotas: self.quotas,
             store: self.store.clone(),
+            api: self.api.clone(),
             ports: self.ports.clone(),
             outside: self.outside.clone(),
             vpcs,

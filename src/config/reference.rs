@@ -63,6 +63,7 @@ pub static ROOT: Section = Section {
         key("timeouts", "table", "profile `rfc`", "How long sessions live without traffic."),
         key("quotas", "table", "defaults", "How many resources there may be."),
         key("store", "table", NONE, "Where resources are kept when requests change them."),
+        key("api", "table", "defaults", "Where the HTTP API is served."),
         key("port", "tables", REQUIRED, "NIC ports."),
         key("outside", "tables", NONE, "Interfaces on the Internet side."),
         key("vpc", "tables", NONE, "Private networks."),
@@ -227,6 +228,29 @@ pub static STORE: Section = Section {
     )],
 };
 
+/// `[api]`.
+pub static API: Section = Section {
+    path: "api",
+    header: "[api]",
+    meaning: "Where the HTTP API is served. A reload cannot change it.",
+    keys: &[
+        key(
+            "socket",
+            "path",
+            "`api.sock` beside `system.control`",
+            "A Unix socket for root and the user that natgate runs as.",
+        ),
+        key(
+            "listen",
+            "address:port",
+            NONE,
+            "A TCP listener for whoever shows a key (`natgate key create`); without TLS on a loopback address only.",
+        ),
+        key("tls_certificate", "path", NONE, "The certificate chain of `listen`, as PEM."),
+        key("tls_key", "path", NONE, "The private key of the certificate, as PEM."),
+    ],
+};
+
 /// `[[vpc]]`.
 pub static VPC: Section = Section {
     path: "vpc",
@@ -378,9 +402,9 @@ pub static SNAT: Section = Section {
 };
 
 /// All tables, in the order of the reference.
-pub static SECTIONS: [&Section; 14] = [
-    &ROOT, &SYSTEM, &TIMEOUT, &QUOTA, &STORE, &PORTS, &OUTSIDE, &ROUTE, &VPC, &VSWITCH, &GATEWAYS, &EIP,
-    &DNAT, &SNAT,
+pub static SECTIONS: [&Section; 15] = [
+    &ROOT, &SYSTEM, &TIMEOUT, &QUOTA, &STORE, &API, &PORTS, &OUTSIDE, &ROUTE, &VPC, &VSWITCH, &GATEWAYS,
+    &EIP, &DNAT, &SNAT,
 ];
 
 /// The reference as it stands in the README.

@@ -1,6 +1,7 @@
 //! Settings of the process: workers, memory, quotas, timeouts.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -77,6 +78,17 @@ impl Default for System {
             log: log::LevelFilter::Info,
         }
     }
+}
+
+/// Where the HTTP API is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Api {
+    /// The Unix socket.
+    pub socket: PathBuf,
+    /// The TCP listener.
+    pub listen: Option<SocketAddr>,
+    /// The listener's certificate chain and its private key: files in PEM.
+    pub tls: Option<(PathBuf, PathBuf)>,
 }
 
 /// How many resources there may be.

@@ -1,6 +1,6 @@
 //! Readers of single values: from TOML to a type that holds only what is allowed.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use toml::de::DeValue;
@@ -148,6 +148,15 @@ pub(crate) fn socket_path(value: &DeValue<'_>) -> Read<String> {
         return Err(Problem::new(Code::InvalidPath).hint("the path of a Unix socket has at most 107 bytes"));
     }
     Ok(text)
+}
+
+/// An address and a TCP port to listen on.
+pub(crate) fn listener(value: &DeValue<'_>) -> Read<SocketAddr> {
+    let text = string("an address and a port", value)?;
+    let address = text.parse::<SocketAddr>().ok().filter(|address| address.port() != 0);
+    address.ok_or_else(|| {
+        Problem::new(Code::InvalidListener).hint("such as \"127.0.0.1:8080\" or \"[::1]:8080\"")
+    })
 }
 
 /// A network device's name (`IFNAMSIZ` leaves 15 bytes).

@@ -3,6 +3,7 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | [`protocol`] | requests and answers, shared by server, client and `--json` |
+//! | [`access`], [`keys`] | who may ask what, and the API keys |
 //! | [`address`], [`describe`] | addresses, filters and packets as people write them |
 //! | [`manager`] | reload, status, counters, sessions, trace, explain |
 //! | [`inventory`] | all resources and the rules between them |
@@ -12,13 +13,16 @@
 //! | [`socket`] | the Unix socket: listener, connections |
 //! | [`client`] | the other end of the socket |
 
+pub mod access;
 pub mod address;
 pub mod client;
 pub mod describe;
 pub mod inventory;
+pub mod keys;
 pub mod manager;
 pub mod protocol;
 pub mod service;
 pub mod socket;
 pub mod store;
+mod time;
 pub mod writer;

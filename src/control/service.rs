@@ -1,15 +1,19 @@
 //! What a transport needs of whoever answers: the socket knows this, not the manager.
 
+use crate::control::access::Caller;
 use crate::control::protocol::{Answer, End, Fault, Request};
 
 /// Answers requests.
 pub trait Service: Send + Sync {
-    /// Answers one request of a user of this machine: any number of answers into `sink`, then what the last line says. Takes a bounded time unless
-    /// the request itself asks to wait, and ends soon after the client is gone.
+    /// Answers one request, if the caller may ask it: any number of answers into `sink`, then what the last line says. Takes a bounded time
+    /// unless the request itself asks to wait, and ends soon after the client is gone.
     ///
     /// # Errors
     /// What the last line says instead, or that nobody reads any more.
-    fn answer(&self, peer: u32, request: Request, sink: &mut dyn Sink) -> Result<End, Interrupted>;
+    fn answer(&self, caller: &Caller, request: Request, sink: &mut dyn Sink) -> Result<End, Interrupted>;
+
+    /// Whose secret of an API key this is.
+    fn owner_of(&self, secret: &str) -> Option<Caller>;
 }
 
 /// Where answers go.

@@ -109,6 +109,8 @@ pub struct AuditRecord {
 pub struct Transaction {
     /// Resources that changed, in order: what each is afterwards is stored, and the record is kept. The store numbers them.
     pub audit: Vec<AuditRecord>,
+    /// Records of what is no resource.
+    pub notes: Vec<AuditRecord>,
     /// API keys by identifier.
     pub keys: Vec<Write>,
     /// Answers by idempotency key.
@@ -122,8 +124,6 @@ pub struct Transaction {
 pub struct Contents {
     /// Resources by identifier.
     pub resources: Vec<(String, Value)>,
-    /// API keys by identifier.
-    pub keys: Vec<(String, Value)>,
     /// Answers by idempotency key.
     pub answers: Vec<(String, Value)>,
     /// What is to happen if the last apply is not confirmed.
@@ -256,24 +256,22 @@ impl Store {
         guarded(&self.path, || {
             let read = || -> Result<Contents, Failure> {
                 let transaction = self.database.begin_read()?;
-                let all =
-                    |definition: TableDefinition<'_, &str, &[u8]>| -> Result<Vec<(String, Value)>, Failure> {
-                        let mut all = Vec::new();
-                        for row in transaction.open_table(definition)?.iter()? {
-                            let (key, value) = row?;
-                            let value = serde_json::from_slice(value.value()).map_err(|error| {
-                                redb::StorageError::Corrupted(format!("{}: {error}", key.value()))
-                            })?;
-                            all.push((key.value().to_owned(), value));
-                        }
-                        Ok(all)
-                    };
                 let pending = transaction.open_table(META)?.get("pending")?;
                 let pending = pending.and_then(|value| serde_json::from_slice(value.value()).ok());
-                Ok(Contents { resources: all(RESOURCES)?, keys: all(KEYS)?, answers: all(ANSWERS)?, pending })
+                let (resources, answers) = (rows(&transaction, RESOURCES)?, rows(&transaction, ANSWERS)?);
+                Ok(Contents { resources, answers, pending })
             };
             read().map_err(|error| damaged(&self.path, &error))
         })
+    }
+
+    /// API keys by identifier.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn keys(&self) -> Result<Vec<(String, Value)>, StoreError> {
+        let read = || rows(&self.database.begin_read()?, KEYS);
+        read().map_err(|error: Failure| damaged(&self.path, &error))
     }
 
     /// Writes everything of a transaction, or nothing. When this returns it is on the disk.
@@ -301,13 +299,15 @@ impl Store {
                     }
                 }
             }
-            if !transaction.audit.is_empty() {
+            if !transaction.audit.is_empty() || !transaction.notes.is_empty() {
                 let mut table = write.open_table(AUDITED)?;
-                let mut resources = write.open_table(RESOURCES)?;
-                for record in &mut transaction.audit {
+                for record in transaction.audit.iter_mut().chain(&mut transaction.notes) {
                     record.number = next_audit;
                     table.insert(next_audit, encode(record)?.as_slice())?;
                     next_audit += 1;
+                }
+                let mut resources = write.open_table(RESOURCES)?;
+                for record in &transaction.audit {
                     match &record.after {
                         Some(after) => resources.insert(record.id.as_str(), encode(after)?.as_slice())?,
                         None => resources.remove(record.id.as_str())?,
@@ -360,6 +360,21 @@ impl Store {
         };
         read().map_err(|error| damaged(&self.path, &error))
     }
+}
+
+/// All rows of a table.
+fn rows(
+    transaction: &redb::ReadTransaction,
+    definition: TableDefinition<'_, &str, &[u8]>,
+) -> Result<Vec<(String, Value)>, Failure> {
+    let mut all = Vec::new();
+    for row in transaction.open_table(definition)?.iter()? {
+        let (key, value) = row?;
+        let value = serde_json::from_slice(value.value())
+            .map_err(|error| redb::StorageError::Corrupted(format!("{}: {error}", key.value())))?;
+        all.push((key.value().to_owned(), value));
+    }
+    Ok(all)
 }
 
 /// The version of a store that was closed well; one that was not is mended when it is opened for writing.
@@ -453,6 +468,7 @@ mod tests {
                 record("eip-a", Some(json!({"address": "203.0.113.1"}))),
                 record("eip-b", Some(json!(1))),
             ],
+            notes: vec![record("key", Some(json!("noted")))],
             pending: Some(Some(json!("pending"))),
         };
         store.commit(&mut transaction).unwrap();
@@ -464,7 +480,7 @@ mod tests {
         let mut store = Store::open(&path).unwrap();
         let contents = store.contents().unwrap();
         assert_eq!(contents.resources, [("eip-a".to_owned(), json!({"address": "203.0.113.1"}))]);
-        assert_eq!((contents.keys.len(), contents.answers.len()), (1, 1));
+        assert_eq!((store.keys().unwrap().len(), contents.answers.len()), (1, 1));
         assert_eq!(contents.pending, Some(json!("pending")));
         store
             .commit(&mut Transaction {
@@ -474,7 +490,7 @@ mod tests {
             })
             .unwrap();
         let numbers: Vec<_> = store.audit(None, 2).unwrap().into_iter().map(|r| (r.number, r.id)).collect();
-        assert_eq!(numbers, [(3, "x".to_owned()), (2, "eip-b".to_owned())]);
+        assert_eq!(numbers, [(4, "x".to_owned()), (3, "eip-b".to_owned())]);
         assert_eq!(store.audit(Some(1), 9).unwrap().len(), 1);
         assert_eq!(store.contents().unwrap().pending, None);
     }

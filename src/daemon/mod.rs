@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::api;
 use crate::base::time::Clock;
 use crate::config::{self, Compiler, Model, PortFacts, Workers};
 use crate::control::manager::{Facts, Manager, Observer, Parts};
@@ -41,6 +42,12 @@ pub enum Error {
     /// The management socket cannot be had.
     #[error("{0}")]
     Socket(#[from] BindError),
+    /// The API cannot be served.
+    #[error("{0}")]
+    Api(#[from] api::StartError),
+    /// The API keys cannot be read.
+    #[error("{0}")]
+    Keys(String),
     /// A port cannot be opened.
     #[error("{0}")]
     Port(#[from] OpenError),
@@ -85,17 +92,21 @@ pub fn run(config: &Path) -> Result<(), Error> {
     // First of all that is taken: a gateway that runs already is not disturbed at its ports.
     let listener = Listener::bind(&model.system().control)?;
     let socket = listener.path().to_owned();
+    let api = model.api().clone();
 
     let (manager, ledger) = start(config, model, Arc::clone(&notifier))?;
     let manager = Arc::new(manager);
     let writer = ledger.map(|ledger| Writer::start(ledger, Arc::clone(&manager) as _));
     let writer = writer.transpose().map_err(system("starting the writer"))?;
     if let Some(desk) = writer.as_ref().and_then(Writer::desk) {
-        manager.attach(desk);
+        manager.attach(desk).map_err(Error::Keys)?;
     }
+    let (api_socket, listens) = (api.socket.clone(), api.listen);
+    let api = api::Server::start(&api, Arc::clone(&manager) as _)?;
     let server = Server::start(listener, Arc::clone(&manager) as _, Limits::default())
         .map_err(system("starting the management thread"))?;
-    log::info!("ready; management at {}", socket.display());
+    let listens = listens.map_or_else(String::new, |address| format!(" and {address}"));
+    log::info!("ready; management at {}, API at {}{listens}", socket.display(), api_socket.display());
     notifier.ready("forwarding");
 
     let watched = watch(&manager, &signals);
@@ -103,6 +114,7 @@ pub fn run(config: &Path) -> Result<(), Error> {
     notifier.stopping();
     manager.hurry();
     server.stop();
+    drop(api);
     drop(writer);
     let ended = release(manager).map(Manager::stop);
     watched?;

@@ -6,6 +6,7 @@
 
 #![allow(dead_code, unused_macros, unused_imports, reason = "every test binary uses a part of this")]
 
+pub mod daemon;
 pub mod veth;
 
 use std::fs::{self, File};

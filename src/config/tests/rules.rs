@@ -95,6 +95,14 @@ fn cases() -> Vec<(Code, Case)> {
         (Code::InvalidPorts, Edit("public_port = 80", "public_port = \"90/80\"")),
         (Code::InvalidPath, Edit("control = \"/run/natgate/natgate.sock\"", "control = \"\"")),
         (Code::InvalidPath, Edit("device = \"eth0\"", "device = \"a-name-too-long-for-a-device\"")),
+        (Code::InvalidListener, Add("[api]\nlisten = \"localhost\"\n")),
+        (Code::InvalidPath, Add("[api]\nsocket = \"/run/natgate/natgate.sock\"\n")),
+        (Code::ApiNeedsKeys, Add("[api]\nlisten = \"127.0.0.1:8080\"\n")),
+        (
+            Code::ApiNeedsTls,
+            Whole("[store]\n[api]\nlisten = \"0.0.0.0:8443\"\n[[port]]\nname = \"p0\"\ndevice = \"eth0\"\n"),
+        ),
+        (Code::ApiTlsPair, Add("[api]\ntls_key = \"key.pem\"\n")),
         (Code::DuplicateName, Add("[[vpc]]\nname = \"prod\"\ncidr = \"10.9.0.0/16\"\n")),
         (
             Code::DuplicateName,

@@ -27,6 +27,7 @@ pub(super) fn validate(document: &Document<'_>, file: &File) -> Option<Model> {
     let timeouts = check.timeouts(file.timeouts.as_ref(), Timeouts::RFC).over(Timeouts::RFC);
     let quotas = check.quotas();
     let store = check.store();
+    let api = check.api(&system);
     let ports = check.ports();
     let topology = check.topology();
     let gateways = check.gateways(quotas);
@@ -42,6 +43,7 @@ pub(super) fn validate(document: &Document<'_>, file: &File) -> Option<Model> {
         timeouts,
         quotas,
         store,
+        api,
         ports,
         outside: topology.outside,
         vpcs: topology.vpcs,

@@ -9,7 +9,7 @@ use crate::config::document::{Field, Spot};
 use crate::config::error::Code;
 use crate::config::file::{BackendWord, PortTable};
 use crate::config::model::{Backend, Port};
-use crate::config::settings::{Quotas, System, Workers};
+use crate::config::settings::{Api, Quotas, System, Workers};
 
 impl Check<'_, '_> {
     pub(super) fn system(&self) -> System {
@@ -101,6 +101,50 @@ impl Check<'_, '_> {
         }
         let path = table.path.as_ref().map(|path| PathBuf::from(&path.value));
         Some(path.unwrap_or_else(|| PathBuf::from("/var/lib/natgate/natgate.redb")))
+    }
+
+    /// Where the HTTP API is served.
+    pub(super) fn api(&self, system: &System) -> Api {
+        let mut api = Api { socket: system.control.with_file_name("api.sock"), listen: None, tls: None };
+        let Some(table) = &self.file.api else { return api };
+        if let Some(socket) = &table.socket {
+            api.socket = PathBuf::from(&socket.value);
+        }
+        if api.socket == system.control {
+            self.document
+                .error(table.here.missing("socket"), Code::InvalidPath)
+                .rule("the API and the management protocol need a socket each")
+                .emit();
+        }
+        match (&table.tls_certificate, &table.tls_key) {
+            (Some(certificate), Some(key)) => {
+                api.tls = Some((PathBuf::from(&certificate.value), PathBuf::from(&key.value)));
+            }
+            (None, None) => {}
+            (Some(one), None) | (None, Some(one)) => {
+                self.document
+                    .error(table.here.of(one), Code::ApiTlsPair)
+                    .hint("give both tls_certificate and tls_key")
+                    .emit();
+            }
+        }
+        if let Some(listen) = &table.listen {
+            api.listen = Some(listen.value);
+            if !listen.value.ip().is_loopback() && table.tls_certificate.is_none() && table.tls_key.is_none()
+            {
+                self.document
+                    .error(table.here.of(listen), Code::ApiNeedsTls)
+                    .hint("give tls_certificate and tls_key, or listen on 127.0.0.1")
+                    .emit();
+            }
+            if self.file.store.is_none() {
+                self.document
+                    .error(table.here.of(listen), Code::ApiNeedsKeys)
+                    .hint("add [store]; or use the Unix socket, which needs no keys")
+                    .emit();
+            }
+        }
+        api
     }
 
     pub(super) fn quotas(&self) -> Quotas {

@@ -9,8 +9,9 @@ use super::id::{Id, Kind};
 use super::judge::Case;
 use super::resource::Resource;
 use super::spec::Spec;
-use super::{Inventory, Refusal, time};
+use super::{Inventory, Refusal};
 use crate::config::Code;
+use crate::control::time;
 
 /// One resource that changed. Neither side is there in vain: a creation has no `before`, a deletion no `after`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +47,10 @@ pub(super) fn parse(kind: Kind, value: Value) -> Result<Spec, Refusal> {
             };
             Refusal::new(code, parameter).hint(message)
         })
+    }
+    // A list in the order of the parameters would be read, too.
+    if !value.is_object() {
+        return Err(Refusal::new(Code::WrongType, "").hint("a resource is a JSON object"));
     }
     Ok(match kind {
         Kind::Vpc => Spec::Vpc(read(value)?),

@@ -22,7 +22,6 @@ mod judge;
 pub mod refusal;
 pub mod resource;
 pub mod spec;
-mod time;
 mod write;
 
 #[cfg(test)]

@@ -4,10 +4,20 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use utoipa::openapi::{ObjectBuilder, OneOfBuilder, Type};
 
 /// A number or a text, such as a port, a range of ports or a count with its unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scalar(pub String);
+
+impl utoipa::PartialSchema for Scalar {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        let of = |kind| ObjectBuilder::new().schema_type(kind);
+        OneOfBuilder::new().item(of(Type::Integer)).item(of(Type::String)).into()
+    }
+}
+
+impl utoipa::ToSchema for Scalar {}
 
 impl Serialize for Scalar {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -47,7 +57,7 @@ impl<'de> Deserialize<'de> for Scalar {
 macro_rules! specification {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
         #[serde(deny_unknown_fields, default)]
         pub struct $name {
             /// Its identifier. Given by natgate.
@@ -74,7 +84,7 @@ macro_rules! specification {
 }
 
 /// A route of a VPC.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RouteSpec {
     /// The destinations, a prefix.
@@ -85,7 +95,7 @@ pub struct RouteSpec {
 
 /// How long sessions of an entry live without traffic: durations such as `5m`. A profile replaces all values, a single key
 /// one.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TimeoutSpec {
     /// `rfc` or `alibaba`.

@@ -3,14 +3,15 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use super::Inventory;
 use super::resource::{Meta, Resource, Source};
 use super::spec::{
     DnatSpec, EipSpec, GatewaySpec, RouteSpec, Scalar, SnatSpec, Spec, TimeoutSpec, VSwitchSpec, VpcSpec,
 };
-use super::{Inventory, time};
 use crate::config::units::format_duration;
 use crate::config::values::{FILTERS, MAPPINGS};
 use crate::config::{Forward, Name, Specification, TimeoutOverrides, Transport};
+use crate::control::time;
 use crate::policy::{PortRange, Prefix};
 
 /// Fills in what every specification has.

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use crate::config::{Code, Directory, Model};
 use crate::control::inventory::{Id, Kind, Refusal};
+use crate::control::keys::Keys;
 use crate::control::manager::reload::PATIENCE;
 use crate::control::manager::{Manager, View};
 use crate::control::protocol::{
@@ -17,10 +18,23 @@ use crate::policy::Snapshot;
 const PAGE: usize = 500;
 
 impl Manager {
-    /// Has resources changed at this desk from now on.
-    pub fn attach(&self, desk: Desk) {
+    /// Has resources changed at this desk, and keys made, from now on.
+    ///
+    /// # Errors
+    /// The store's keys cannot be read.
+    pub fn attach(&self, desk: Desk) -> Result<(), String> {
         // There is one writer, attached once at the start.
+        let _ = self.keys.set(Keys::load(desk.clone())?);
         let _ = self.desk.set(desk);
+        Ok(())
+    }
+
+    /// The API keys.
+    pub(super) fn keys(&self) -> Result<&Keys, Fault> {
+        self.keys.get().ok_or_else(|| {
+            Fault::new(FaultCode::BadRequest, "API keys are kept in a store, and this gateway has none")
+                .hint("give its configuration file a [store]")
+        })
     }
 
     fn desk(&self) -> Result<&Desk, Fault> {

@@ -26,6 +26,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use crate::base::Moment;
 use crate::base::time::Clock;
 use crate::config::{Compiler, Directory, Model, PortFacts};
+use crate::control::access::Caller;
+use crate::control::keys::Keys;
 use crate::control::protocol::{Answer, End, Request};
 use crate::control::service::{Gone, Interrupted, Service, Sink};
 use crate::control::writer::Desk;
@@ -98,6 +100,8 @@ pub struct Manager {
     observer: Box<dyn Observer>,
     /// Where resources are changed, if they live in a store.
     desk: OnceLock<Desk>,
+    /// Who may ask from afar, likewise.
+    keys: OnceLock<Keys>,
     started: Moment,
     stopping: AtomicBool,
 }
@@ -112,6 +116,7 @@ impl Manager {
             compiler: Mutex::new(compiler),
             observer,
             desk: OnceLock::new(),
+            keys: OnceLock::new(),
             started: facts.clock.now(),
             facts,
             stopping: AtomicBool::new(false),
@@ -166,7 +171,12 @@ fn keep(sent: Result<(), Gone>, gone: &mut Option<Gone>) -> ControlFlow<()> {
 }
 
 impl Service for Manager {
-    fn answer(&self, peer: u32, request: Request, sink: &mut dyn Sink) -> Result<End, Interrupted> {
+    fn owner_of(&self, secret: &str) -> Option<Caller> {
+        self.keys.get()?.owner(secret)
+    }
+
+    fn answer(&self, caller: &Caller, request: Request, sink: &mut dyn Sink) -> Result<End, Interrupted> {
+        caller.may(&request)?;
         let answer = match request {
             Request::Reload(request) => Answer::Reload(self.reload(&request)?),
             Request::Status => Answer::Status(Box::new(self.status())),
@@ -186,9 +196,7 @@ impl Service for Manager {
                 })?;
                 return gone.map_or(Ok(end), |gone: Gone| Err(gone.into()));
             }
-            Request::Change(request) => {
-                Answer::Changed(Box::new(self.change(&format!("user {peer}"), *request)?))
-            }
+            Request::Change(request) => Answer::Changed(Box::new(self.change(&caller.name, *request)?)),
             Request::Audit(request) => {
                 let records = self.audit(&request)?;
                 let count = records.len() as u64;
@@ -197,6 +205,14 @@ impl Service for Manager {
                 }
                 return Ok(End { count, ..End::default() });
             }
+            Request::Keys => {
+                let keys = self.keys()?.list();
+                let count = keys.len() as u64;
+                keys.into_iter().try_for_each(|key| sink.send(&Answer::Key(key)))?;
+                return Ok(End { count, ..End::default() });
+            }
+            Request::CreateKey(request) => Answer::KeyCreated(self.keys()?.create(&caller.name, &request)?),
+            Request::DeleteKey(id) => Answer::Key(self.keys()?.delete(&caller.name, &id)?),
             Request::Trace(request) => {
                 let mut gone = None;
                 let end = self.trace(&request, &mut |trace| {

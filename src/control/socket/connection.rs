@@ -8,6 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Deserialize;
 
 use crate::base::time::Clock;
+use crate::control::access::Caller;
 use crate::control::protocol::{Answer, Envelope, Fault, FaultCode, Request, VERSION};
 use crate::control::service::{Gone, Interrupted, Service, Sink};
 use crate::control::socket::Limits;
@@ -19,7 +20,7 @@ const DISCARD_TIME: Duration = Duration::from_secs(1);
 const DISCARD_READS: usize = 256;
 
 /// Answers a client's requests until it goes, breaks the framing or is too slow.
-pub(super) fn serve(stream: &UnixStream, peer: u32, service: &dyn Service, limits: &Limits) {
+pub(super) fn serve(stream: &UnixStream, caller: &Caller, service: &dyn Service, limits: &Limits) {
     if stream.set_write_timeout(Some(limits.write)).is_err() {
         return;
     }
@@ -38,7 +39,7 @@ pub(super) fn serve(stream: &UnixStream, peer: u32, service: &dyn Service, limit
             }
         };
         let last = match read_request(&line).map_err(Interrupted::Fault) {
-            Ok(request) => service.answer(peer, request, &mut sink).map(Answer::End),
+            Ok(request) => service.answer(caller, request, &mut sink).map(Answer::End),
             Err(interrupted) => Err(interrupted),
         };
         let last = match last {

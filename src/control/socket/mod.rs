@@ -21,6 +21,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 pub use bind::{BindError, Listener};
 
 use crate::base::time::Clock;
+use crate::control::access;
 use crate::control::protocol::{Fault, FaultCode, MAX_REQUEST};
 use crate::control::service::Service;
 
@@ -173,13 +174,7 @@ impl Acceptor {
         let failed = |error: io::Error| Fault::new(FaultCode::Unavailable, format!("no connection: {error}"));
         let peer = rustix::net::sockopt::socket_peercred(stream).map_err(|error| failed(error.into()))?;
         let own = rustix::process::geteuid();
-        if !permitted(peer.uid.as_raw(), own.as_raw()) {
-            let message =
-                format!("user {} may not manage this gateway, which belongs to user {own}", peer.uid);
-            return Err(
-                Fault::new(FaultCode::NotPermitted, message).hint(format!("run it as root or as user {own}"))
-            );
-        }
+        let caller = access::admitted(peer.uid.as_raw(), own.as_raw())?;
         let limit = self.limits.connections;
         let served = stream.try_clone().map_err(failed)?;
         let listed = stream.try_clone().map_err(failed)?;
@@ -203,16 +198,11 @@ impl Acceptor {
             .name("mgmt-client".into())
             .spawn(move || {
                 let _membership = membership;
-                connection::serve(&served, peer.uid.as_raw(), &*service, &limits);
+                connection::serve(&served, &caller, &*service, &limits);
             })
             .map(drop)
             .map_err(failed)
     }
-}
-
-/// Whether a user may manage the gateway of another user.
-fn permitted(peer: u32, own: u32) -> bool {
-    peer == 0 || peer == own
 }
 
 #[cfg(test)]

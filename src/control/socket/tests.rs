@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::scratch::Directory;
 use super::*;
+use crate::control::access::Caller;
 use crate::control::client::{Client, ClientError};
 use crate::control::protocol::{Answer, End, ReloadRequest, Request, Session, SessionsRequest, Status};
 use crate::control::service::{Interrupted, Sink};
@@ -19,7 +20,11 @@ struct Fake {
 }
 
 impl Service for Fake {
-    fn answer(&self, _: u32, request: Request, sink: &mut dyn Sink) -> Result<End, Interrupted> {
+    fn owner_of(&self, _: &str) -> Option<Caller> {
+        None
+    }
+
+    fn answer(&self, _: &Caller, request: Request, sink: &mut dyn Sink) -> Result<End, Interrupted> {
         match request {
             Request::Status => {
                 sink.send(&Answer::Status(Box::new(Status { version: "test".into(), ..Status::default() })))?;
@@ -136,6 +141,7 @@ fn the_socket_and_its_directory_are_made_private_and_removed() {
 
 #[test]
 fn only_root_and_the_owner_are_permitted() {
+    let permitted = |user, own| access::admitted(user, own).is_ok();
     assert!(permitted(0, 1000) && permitted(1000, 1000) && permitted(0, 0));
     assert!(!permitted(1001, 1000) && !permitted(1000, 0));
 }

@@ -23,6 +23,7 @@ use crate::config::{Code, Directory, Model, PortFacts};
 use crate::control::inventory::{Change, Id, Inventory, Kind, Refusal};
 use crate::control::protocol::{ChangeAction, ChangeRequest, Changed, Fault, FaultCode};
 use crate::control::store::{AuditRecord, Store, StoreError, Transaction, Write};
+use crate::control::time::now;
 use crate::policy::Snapshot;
 use compile::{Compiled, Incremental};
 
@@ -200,6 +201,22 @@ impl Desk {
         read(&self.inventory.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// API keys as they are stored, by identifier.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn keys(&self) -> Result<Vec<(String, Value)>, StoreError> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner).keys()
+    }
+
+    /// Writes what concerns no resource.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub fn commit(&self, transaction: &mut Transaction) -> Result<(), StoreError> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner).commit(transaction)
+    }
+
     /// Audit records before a number, the newest first.
     ///
     /// # Errors
@@ -250,11 +267,6 @@ impl Drop for Writer {
             let _ = thread.join();
         }
     }
-}
-
-fn now() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-    u64::try_from(time.tv_sec).unwrap_or(0)
 }
 
 /// The fault of a refusal.

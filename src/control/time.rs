@@ -1,7 +1,13 @@
-//! Seconds since 1970 as RFC 3339 text in UTC, and back.
+//! The wall clock: seconds since 1970, as RFC 3339 text in UTC, and back.
+
+/// The time now.
+pub fn now() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    u64::try_from(time.tv_sec).unwrap_or(0)
+}
 
 /// The text of a time.
-pub(super) fn format(seconds: u64) -> String {
+pub fn format(seconds: u64) -> String {
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     // Days of the proleptic Gregorian calendar, in eras of 400 years that begin in March.
     let shifted = days + 719_468;
@@ -17,7 +23,7 @@ pub(super) fn format(seconds: u64) -> String {
 }
 
 /// The time of a text.
-pub(super) fn parse(text: &str) -> Option<u64> {
+pub fn parse(text: &str) -> Option<u64> {
     let bytes = text.as_bytes();
     let shape = b"0000-00-00T00:00:00Z";
     let alike = bytes.len() == shape.len()

@@ -1,0 +1,272 @@
+//! The OpenAPI document. Schemas come from the types that are sent; paths are few and alike, and are put together here.
+
+use utoipa::openapi::path::{Operation, OperationBuilder, Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::request_body::RequestBodyBuilder;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{
+    ArrayBuilder, ComponentsBuilder, Content, HttpMethod, InfoBuilder, ObjectBuilder, OpenApi,
+    OpenApiBuilder, PathItem, PathsBuilder, Ref, RefOr, Required, Response, ResponseBuilder, Schema, Type,
+};
+
+use crate::api::collections::{self, Collection};
+use crate::api::problem::Problem;
+use crate::api::routes::{Deleted, LONGEST_PAGE, PAGE};
+use crate::control::inventory::Kind;
+use crate::control::inventory::spec::{DnatSpec, EipSpec, GatewaySpec, SnatSpec, VSwitchSpec, VpcSpec};
+use crate::control::protocol::{CreateKey, Key, KeyCreated};
+
+const JSON: &str = "application/json";
+
+/// The document.
+pub fn document() -> OpenApi {
+    let mut paths = PathsBuilder::new();
+    for collection in &collections::ALL {
+        paths = resources(paths, *collection);
+    }
+    let object = || RefOr::T(Schema::from(ObjectBuilder::new()));
+    paths = paths
+        .path("/healthz", get("health", "Whether the API answers", vec![], object()).open())
+        .path("/v1/openapi.json", get("document", "This document", vec![], object()).open())
+        .path("/v1/status", get("status", "What runs: ports, workers, tables", vec![], object()))
+        .path("/v1/stats", get("stats", "All counters", vec![], object()))
+        .path(
+            "/v1/sessions",
+            get("sessions", "Live sessions; all conditions hold", session_filters(), object()),
+        )
+        .path(
+            "/v1/audit",
+            get("audit", "Who changed what, the newest first", audit_filters(), page(object())),
+        )
+        .path("/v1/explain", PathItem::new(HttpMethod::Post, explain()))
+        .path("/v1/keys", {
+            let mut item =
+                get("listKeys", "All API keys, without their secrets", vec![], page(reference("Key")));
+            item.post = Some(
+                operation("createKey", "Make an API key; only this answer tells its secret")
+                    .request_body(Some(body("CreateKey")))
+                    .response("201", answer("The key with its secret", reference("KeyCreated")))
+                    .build(),
+            );
+            item
+        })
+        .path("/v1/keys/{id}", {
+            let delete = operation("deleteKey", "Delete an API key; it opens nothing any more")
+                .parameter(id())
+                .response("200", answer("What is gone", reference("Deleted")));
+            PathItem::new(HttpMethod::Delete, delete.build())
+        });
+    let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+    let components = ComponentsBuilder::new()
+        .schema_from::<VpcSpec>()
+        .schema_from::<VSwitchSpec>()
+        .schema_from::<GatewaySpec>()
+        .schema_from::<EipSpec>()
+        .schema_from::<DnatSpec>()
+        .schema_from::<SnatSpec>()
+        .schema_from::<Key>()
+        .schema_from::<CreateKey>()
+        .schema_from::<KeyCreated>()
+        .schema_from::<Deleted>()
+        .schema_from::<Problem>()
+        .security_scheme("key", bearer);
+    let about = "Resources of a NAT gateway, and what it does. A change is durable and in force on all workers when it is answered. Errors \
+                 are problem details (RFC 9457) that name the parameter, its value and the rule.";
+    OpenApiBuilder::new()
+        .info(InfoBuilder::new().title("natgate").version("v1").description(Some(about)).build())
+        .paths(paths.build())
+        .components(Some(components.build()))
+        .security(Some([SecurityRequirement::new::<_, [&str; 0], &str>("key", [])]))
+        .build()
+}
+
+/// What a resource of a kind is called among the schemas.
+const fn schema_of(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Vpc => "VpcSpec",
+        Kind::VSwitch => "VSwitchSpec",
+        Kind::Gateway => "GatewaySpec",
+        Kind::Eip => "EipSpec",
+        Kind::Dnat => "DnatSpec",
+        Kind::Snat => "SnatSpec",
+    }
+}
+
+fn resources(paths: PathsBuilder, collection: Collection) -> PathsBuilder {
+    let Collection { path, kind, title } = collection;
+    let one = || reference(schema_of(kind));
+    let named = |verb: &str| format!("{verb}{}", schema_of(kind).trim_end_matches("Spec"));
+    let list_parameters = vec![
+        query("limit", &format!("At most so many, 1-{LONGEST_PAGE}; {PAGE} if not given"), Type::Integer),
+        query("after", "Those behind this identifier", Type::String),
+    ];
+    let mut all = get(&named("list"), &format!("List: {title}"), list_parameters, page(one()));
+    let idempotency = ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(
+            "1-128 visible characters; a repetition with the same key is answered, and not made again",
+        ))
+        .schema(Some(ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[!-~]{1,128}$"))));
+    all.post = Some(
+        operation(&named("create"), &format!("Create: {title}"))
+            .parameter(idempotency)
+            .request_body(Some(body(schema_of(kind))))
+            .response("201", answer("As it is now", one()))
+            .build(),
+    );
+    let mut each = PathItem::new(
+        HttpMethod::Get,
+        operation(&named("show"), &format!("Show: {title}"))
+            .parameter(id())
+            .response("200", answer("As it is now", one()))
+            .build(),
+    );
+    each.patch = Some(
+        operation(
+            &named("update"),
+            &format!("Change what is given; null takes a value away (RFC 7396): {title}"),
+        )
+        .parameter(id())
+        .request_body(Some(body_of(RefOr::T(Schema::from(ObjectBuilder::new())))))
+        .response("200", answer("As it is now", one()))
+        .build(),
+    );
+    each.delete = Some(
+        operation(&named("delete"), &format!("Delete: {title}"))
+            .parameter(id())
+            .parameter(query("force", "Delete what uses it, too", Type::Boolean))
+            .response("200", answer("What is gone", reference("Deleted")))
+            .build(),
+    );
+    paths.path(path, all).path(format!("{path}/{{id}}"), each)
+}
+
+/// A path that needs no key.
+trait Open {
+    fn open(self) -> Self;
+}
+
+impl Open for PathItem {
+    fn open(mut self) -> Self {
+        if let Some(get) = &mut self.get {
+            get.security = Some(vec![]);
+        }
+        self
+    }
+}
+
+fn operation(name: &str, summary: &str) -> OperationBuilder {
+    let problem = Content::new(Some(reference("Problem")));
+    let problem = ResponseBuilder::new()
+        .description("Why it was not done")
+        .content("application/problem+json", problem);
+    OperationBuilder::new()
+        .operation_id(Some(name))
+        .summary(Some(summary))
+        .response("default", problem.build())
+}
+
+fn get(name: &str, summary: &str, parameters: Vec<Parameter>, content: RefOr<Schema>) -> PathItem {
+    let operation = operation(name, summary)
+        .parameters(Some(parameters))
+        .response("200", answer("As it is now", content));
+    PathItem::new(HttpMethod::Get, operation.build())
+}
+
+fn explain() -> Operation {
+    let text = RefOr::T(Schema::from(ObjectBuilder::new().schema_type(Type::String)));
+    operation("explain", "What would happen to a packet such as \"tcp 198.51.100.1:5000 > 203.0.113.16:80\"")
+        .request_body(Some(body_of(text)))
+        .response(
+            "200",
+            answer("Its way, and the entry that takes it", RefOr::T(ObjectBuilder::new().into())),
+        )
+        .build()
+}
+
+fn reference(name: &str) -> RefOr<Schema> {
+    RefOr::Ref(Ref::from_schema_name(name))
+}
+
+fn answer(description: &str, content: RefOr<Schema>) -> Response {
+    ResponseBuilder::new().description(description).content(JSON, Content::new(Some(content))).build()
+}
+
+fn body(name: &str) -> utoipa::openapi::request_body::RequestBody {
+    body_of(reference(name))
+}
+
+fn body_of(schema: RefOr<Schema>) -> utoipa::openapi::request_body::RequestBody {
+    RequestBodyBuilder::new().required(Some(Required::True)).content(JSON, Content::new(Some(schema))).build()
+}
+
+fn page(item: RefOr<Schema>) -> RefOr<Schema> {
+    let items = ArrayBuilder::new().items(item);
+    let next = ObjectBuilder::new().schema_type(Type::String).description(Some("The path of the next page"));
+    RefOr::T(ObjectBuilder::new().property("items", items).property("next", next).required("items").into())
+}
+
+fn id() -> ParameterBuilder {
+    ParameterBuilder::new()
+        .name("id")
+        .parameter_in(ParameterIn::Path)
+        .required(Required::True)
+        .description(Some("Its identifier, its name if no other has it, or an EIP's address"))
+        .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
+}
+
+fn query(name: &str, meaning: &str, kind: Type) -> Parameter {
+    ParameterBuilder::new()
+        .name(name)
+        .parameter_in(ParameterIn::Query)
+        .required(Required::False)
+        .description(Some(meaning))
+        .schema(Some(ObjectBuilder::new().schema_type(kind)))
+        .build()
+}
+
+fn session_filters() -> Vec<Parameter> {
+    let texts = [
+        ("protocol", "tcp, udp, icmp or a number"),
+        ("inside", "The private address: ADDRESS[/LENGTH][:PORT] or :PORT"),
+        ("eip", "The EIP and the port on it, likewise"),
+        ("peer", "The peer, likewise"),
+        ("entry", "The entry that made it: identifier or name"),
+        ("gateway", "Its gateway"),
+        ("vpc", "Its VPC"),
+        ("kind", "snat or dnat"),
+    ];
+    let mut all: Vec<_> =
+        texts.into_iter().map(|(name, meaning)| query(name, meaning, Type::String)).collect();
+    all.push(query("limit", "At most so many", Type::Integer));
+    all.push(query("count", "Only count them", Type::Boolean));
+    all
+}
+
+fn audit_filters() -> Vec<Parameter> {
+    vec![
+        query("before", "Those before this number", Type::Integer),
+        query("limit", "At most so many", Type::Integer),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The document that is checked in, for whoever makes clients.
+    const CHECKED_IN: &str = "src/api/openapi.json";
+
+    #[test]
+    fn the_document_is_the_one_that_is_checked_in() {
+        let mut text = document().to_pretty_json().unwrap();
+        text.push('\n');
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(CHECKED_IN);
+        if std::env::var_os("NATGATE_UPDATE").is_some() {
+            std::fs::write(&path, &text).unwrap();
+        }
+        let known = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(known == text, "{CHECKED_IN} is not up to date: NATGATE_UPDATE=1 cargo test --lib openapi");
+    }
+}

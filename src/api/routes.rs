@@ -1,0 +1,255 @@
+//! Which path asks for what.
+
+use std::sync::Arc;
+
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::header::LOCATION;
+use axum::http::{HeaderName, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+
+use crate::api::caller::Asker;
+use crate::api::collections;
+use crate::api::input::{Body, Nothing, Parameters};
+use crate::api::openapi;
+use crate::api::problem::Problem;
+use crate::control::access::Caller;
+use crate::control::describe::PacketDescription;
+use crate::control::protocol::{
+    Answer, AuditRequest, CreateKey, End, Fault, FaultCode, Request, SessionsRequest,
+};
+use crate::control::service::{Gone, Interrupted, Service, Sink};
+
+/// Bytes of a body.
+const BODY: usize = 64 * 1024;
+/// Requests that the manager works on for the API at the same time; more of them wait their turn.
+pub(super) const AT_ONCE: usize = 8;
+/// Items of a list where the request says nothing, and at most.
+pub(super) const PAGE: u64 = 100;
+pub(super) const LONGEST_PAGE: u64 = 1000;
+
+/// What every handler works with.
+#[derive(Clone)]
+pub struct Api {
+    /// Who answers.
+    pub service: Arc<dyn Service>,
+    turns: Arc<Semaphore>,
+}
+
+/// Answers, collected.
+#[derive(Default)]
+struct Collected(Vec<Answer>);
+
+impl Sink for Collected {
+    fn send(&mut self, answer: &Answer) -> Result<(), Gone> {
+        self.0.push(answer.clone());
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), Gone> {
+        Ok(())
+    }
+}
+
+impl Api {
+    /// Handlers ask this service.
+    pub fn new(service: Arc<dyn Service>) -> Self {
+        Self { service, turns: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+
+    /// Asks, on a thread of its own.
+    pub(super) async fn ask(&self, caller: Caller, request: Request) -> Result<(Vec<Answer>, End), Problem> {
+        let stopping = || Fault::new(FaultCode::Unavailable, "the gateway is stopping");
+        let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| stopping())?;
+        let service = Arc::clone(&self.service);
+        let asked = spawn_blocking(move || {
+            let mut answers = Collected::default();
+            let end = service.answer(&caller, request, &mut answers);
+            drop(turn);
+            end.map(|end| (answers.0, end))
+        });
+        match asked.await {
+            Ok(Ok(answered)) => Ok(answered),
+            Ok(Err(Interrupted::Fault(fault))) => Err(fault.into()),
+            Ok(Err(Interrupted::Gone)) | Err(_) => Err(stopping().into()),
+        }
+    }
+
+    /// Asks what has one answer.
+    async fn ask_one<T: Serialize>(
+        &self,
+        caller: Caller,
+        request: Request,
+        of: impl Fn(Answer) -> Option<T>,
+    ) -> Result<Json<T>, Problem> {
+        let (answers, _) = self.ask(caller, request).await?;
+        let answer = answers.into_iter().find_map(of);
+        answer.map(Json).ok_or_else(|| Fault::new(FaultCode::Failed, "there is no answer").into())
+    }
+}
+
+/// A page of a list.
+#[derive(Clone, Debug, Serialize)]
+pub struct Page<T> {
+    /// Its items.
+    pub items: Vec<T>,
+    /// The path of the next page, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// All routes.
+pub fn router(api: Api) -> Router {
+    let mut router = Router::new();
+    for collection in &collections::ALL {
+        router = router.merge(collection.routes());
+    }
+    router
+        .route("/healthz", get(async |_: Parameters<Nothing>| Json(serde_json::json!({ "status": "ok" }))))
+        .route("/v1/openapi.json", get(async |_: Parameters<Nothing>| Json(openapi::document())))
+        .route("/v1/status", get(status))
+        .route("/v1/stats", get(stats))
+        .route("/v1/sessions", get(sessions))
+        .route("/v1/explain", post(explain))
+        .route("/v1/audit", get(audit))
+        .route("/v1/keys", get(keys).post(create_key))
+        .route("/v1/keys/{id}", delete(delete_key))
+        .fallback(async || {
+            Problem::new(StatusCode::NOT_FOUND, "no-such-path", "there is no such path")
+                .hint("GET /v1/openapi.json tells all of them")
+        })
+        .method_not_allowed_fallback(async || {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", "the path does not take this method")
+        })
+        .layer(DefaultBodyLimit::max(BODY))
+        .with_state(api)
+}
+
+async fn status(
+    State(api): State<Api>,
+    Asker(caller): Asker,
+    _: Parameters<Nothing>,
+) -> Result<impl IntoResponse, Problem> {
+    let of = |answer| if let Answer::Status(status) = answer { Some(status) } else { None };
+    api.ask_one(caller, Request::Status, of).await
+}
+
+async fn stats(
+    State(api): State<Api>,
+    Asker(caller): Asker,
+    _: Parameters<Nothing>,
+) -> Result<impl IntoResponse, Problem> {
+    let of = |answer| if let Answer::Stats(stats) = answer { Some(stats) } else { None };
+    api.ask_one(caller, Request::Stats, of).await
+}
+
+async fn explain(
+    State(api): State<Api>,
+    Asker(caller): Asker,
+    _: Parameters<Nothing>,
+    Body(packet): Body<PacketDescription>,
+) -> Result<impl IntoResponse, Problem> {
+    let of = |answer| if let Answer::Explanation(explanation) = answer { Some(explanation) } else { None };
+    api.ask_one(caller, Request::Explain(packet), of).await
+}
+
+/// The limit of a list, within bounds.
+pub(super) fn limit_of(limit: Option<u64>) -> Result<u64, Problem> {
+    let limit = limit.unwrap_or(PAGE);
+    if (1..=LONGEST_PAGE).contains(&limit) {
+        return Ok(limit);
+    }
+    let detail = format!("limit = {limit}: a page has 1-{LONGEST_PAGE} items");
+    let problem = Problem::new(StatusCode::BAD_REQUEST, "out-of-range", detail);
+    Err(Problem { parameter: Some("limit".into()), value: Some(limit.to_string()), ..problem })
+}
+
+async fn sessions(
+    State(api): State<Api>,
+    Asker(caller): Asker,
+    Parameters(mut request): Parameters<SessionsRequest>,
+) -> Result<Response, Problem> {
+    request.limit = Some(limit_of(request.limit)?);
+    let count_only = request.count;
+    let (answers, end) = api.ask(caller, Request::Sessions(request)).await?;
+    if count_only {
+        return Ok(Json(serde_json::json!({ "count": end.count })).into_response());
+    }
+    let items = answers.into_iter().filter_map(|answer| match answer {
+        Answer::Session(session) => Some(session),
+        _ => None,
+    });
+    let list = serde_json::json!({ "items": items.collect::<Vec<_>>(), "truncated": end.truncated });
+    Ok(Json(list).into_response())
+}
+
+async fn audit(
+    State(api): State<Api>,
+    Asker(caller): Asker,
+    Parameters(mut request): Parameters<AuditRequest>,
+) -> Result<impl IntoResponse, Problem> {
+    let limit = limit_of(request.limit)?;
+    request.limit = Some(limit);
+    let (answers, _) = api.ask(caller, Request::Audit(request)).await?;
+    let records = answers.into_iter().filter_map(|answer| match answer {
+        Answer::Audit(record) => Some(record),
+        _ => None,
+    });
+    let items: Vec<_> = records.collect();
+    let last = items.last().and_then(|record| record.get("number")).and_then(serde_json::Value::as_u64);
+    let next = last.filter(|number| items.len() as u64 == limit && *number > 0);
+    let next = next.map(|number| format!("/v1/audit?before={number}&limit={limit}"));
+    Ok(Json(Page { items, next }))
+}
+
+async fn keys(
+    State(api): State<Api>,
+    Asker(caller): Asker,
+    _: Parameters<Nothing>,
+) -> Result<impl IntoResponse, Problem> {
+    let (answers, _) = api.ask(caller, Request::Keys).await?;
+    let keys = answers.into_iter().filter_map(|answer| match answer {
+        Answer::Key(key) => Some(key),
+        _ => None,
+    });
+    Ok(Json(Page { items: keys.collect(), next: None }))
+}
+
+async fn create_key(
+    State(api): State<Api>,
+    Asker(caller): Asker,
+    _: Parameters<Nothing>,
+    Body(request): Body<CreateKey>,
+) -> Result<impl IntoResponse, Problem> {
+    let of = |answer| if let Answer::KeyCreated(created) = answer { Some(created) } else { None };
+    let Json(created) = api.ask_one(caller, Request::CreateKey(request), of).await?;
+    let location = format!("/v1/keys/{}", created.key.id);
+    Ok((StatusCode::CREATED, [(LOCATION, location)], Json(created)))
+}
+
+async fn delete_key(
+    State(api): State<Api>,
+    Asker(caller): Asker,
+    _: Parameters<Nothing>,
+    Path(id): Path<String>,
+) -> Result<impl IntoResponse, Problem> {
+    let of = |answer| if let Answer::Key(key) = answer { Some(key) } else { None };
+    let Json(key) = api.ask_one(caller, Request::DeleteKey(id), of).await?;
+    Ok(Json(Deleted { deleted: vec![key.id] }))
+}
+
+/// What is gone.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Deleted {
+    /// Identifiers of what was deleted.
+    pub deleted: Vec<String>,
+}
+
+/// The header that names a request, so that a repetition is not made again.
+pub(super) static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// The header that says that a request had been made before.
+pub(super) static REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");

@@ -1,0 +1,249 @@
+//! What goes over the management socket: one request line, then answer lines up to an end or an error. Server and
+//! client share these types; the forms of `--json` are the same.
+//!
+//! ```text
+//! > {"version":1,"request":{"sessions":{"protocol":"tcp","limit":2}}}
+//! < {"session":{"kind":"snat","protocol":"tcp", ...}}
+//! < {"session":{"kind":"snat","protocol":"tcp", ...}}
+//! < {"end":{"count":2,"truncated":true}}
+//! ```
+//!
+//! Requests are read strictly: a field that is not known is an error, because a filter that is silently ignored would
+//! show too much. Answers are read leniently, so that a later gateway may tell more.
+
+use serde::{Deserialize, Serialize};
+
+use crate::control::address::{AddressFilter, Protocol};
+use crate::control::describe::PacketDescription;
+
+mod answer;
+
+pub use answer::*;
+
+/// The protocol's version. A gateway answers requests of its own version only.
+pub const VERSION: u32 = 1;
+
+/// The longest request line in bytes, with its line feed.
+pub const MAX_REQUEST: usize = 64 * 1024;
+
+/// A request line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Envelope {
+    /// [`VERSION`].
+    pub version: u32,
+    /// What is asked.
+    pub request: Request,
+}
+
+/// What a client may ask.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Request {
+    /// Apply the changed configuration file.
+    Reload(ReloadRequest),
+    /// What runs.
+    Status,
+    /// All counters.
+    Stats,
+    /// Live sessions.
+    Sessions(SessionsRequest),
+    /// What the stages decide about the next packets.
+    Trace(TraceRequest),
+    /// What would happen to a packet.
+    Explain(PacketDescription),
+    /// Resources of a kind, or one of them.
+    Resources(ResourcesRequest),
+    /// Create, update or delete a resource.
+    Change(Box<ChangeRequest>),
+    /// Who changed what.
+    Audit(AuditRequest),
+    /// All API keys.
+    Keys,
+    /// Make an API key.
+    CreateKey(CreateKey),
+    /// Delete the API key of this identifier or name.
+    DeleteKey(String),
+}
+
+/// A key that is to be made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateKey {
+    /// `viewer`, `operator` or `admin`.
+    pub role: String,
+    /// A name for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// Which resources to show.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ResourcesRequest {
+    /// The kind: `vpc`, `vswitch`, `gateway`, `eip`, `dnat` or `snat`.
+    pub kind: String,
+    /// The one of this identifier, name or address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Those behind this identifier.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// At most so many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+}
+
+/// What is done to a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ChangeAction {
+    /// It is made.
+    Create,
+    /// Some of its values change.
+    Update,
+    /// It goes.
+    Delete,
+}
+
+impl ChangeAction {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+/// A change of one resource, and of what goes with it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeRequest {
+    /// What is done.
+    pub action: ChangeAction,
+    /// The kind: `vpc`, `vswitch`, `gateway`, `eip`, `dnat` or `snat`.
+    pub kind: String,
+    /// Which one, by identifier, name or address; not when it is created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Its values; when it is updated, those that change, and null for those that go (RFC 7396).
+    #[serde(default)]
+    pub body: serde_json::Value,
+    /// Whether what uses a deleted resource goes with it.
+    #[serde(default)]
+    pub force: bool,
+    /// A repetition with the same key is answered, and not made again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+}
+
+/// A change is durable and in force on all workers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Changed {
+    /// The generation of the configuration that brought it.
+    pub generation: u32,
+    /// Whether an earlier request with the same idempotency key made it.
+    #[serde(default)]
+    pub replayed: bool,
+    /// The resource as it is now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<serde_json::Value>,
+    /// What is gone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deleted: Vec<String>,
+}
+
+/// Which audit records to show, the newest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuditRequest {
+    /// Those before this number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<u64>,
+    /// At most so many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+}
+
+/// How to reload.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReloadRequest {
+    /// Only say what would change.
+    pub dry_run: bool,
+}
+
+/// The side of a session that an entry of one table made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum KindFilter {
+    /// Sessions of SNAT entries.
+    Snat,
+    /// Sessions of DNAT entries, by port or any-port.
+    Dnat,
+}
+
+/// Which sessions to list. Conditions that are given must all hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SessionsRequest {
+    /// The IP protocol.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
+    /// The private address and port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inside: Option<AddressFilter>,
+    /// The EIP and the port on it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eip: Option<AddressFilter>,
+    /// The peer's address and port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<AddressFilter>,
+    /// The entry that made it, by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entry: Option<String>,
+    /// Its gateway, by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<String>,
+    /// Its VPC, by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vpc: Option<String>,
+    /// The table of its entry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<KindFilter>,
+    /// At most so many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// Only count them.
+    pub count: bool,
+}
+
+/// Which packets to trace. Conditions that are given must all hold.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TraceRequest {
+    /// The IP protocol.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
+    /// The source as received.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<AddressFilter>,
+    /// The destination as received.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<AddressFilter>,
+    /// Either end as received.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<AddressFilter>,
+    /// The port that it came in on, by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
+    /// Only packets that are dropped.
+    #[serde(default)]
+    pub dropped: bool,
+    /// How many packets to show.
+    pub packets: u32,
+    /// How long to wait for them, in seconds.
+    pub timeout_seconds: f64,
+}

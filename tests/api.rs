@@ -1,0 +1,463 @@
+//! The HTTP API of a running gateway, used by curl.
+
+mod common;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use common::daemon::{Gateway, Namespace};
+use common::need_root;
+use natgate::base::time::Clock;
+use serde_json::{Value, json};
+
+/// A gateway with a store and an API on a Unix socket and on TCP with TLS.
+struct Bench {
+    namespace: Namespace,
+    directory: PathBuf,
+    gateway: Option<Gateway>,
+}
+
+/// What the API said.
+#[derive(Debug)]
+struct Reply {
+    status: u16,
+    headers: String,
+    body: Value,
+}
+
+impl Reply {
+    #[track_caller]
+    fn expect(self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{self:?}");
+        if status >= 400 {
+            assert!(
+                self.headers.to_lowercase().contains("content-type: application/problem+json"),
+                "{self:?}"
+            );
+            assert_eq!(self.body["status"], status, "{self:?}");
+            for member in ["title", "detail", "code"] {
+                assert!(self.body[member].is_string(), "no {member}: {self:?}");
+            }
+        }
+        self.body
+    }
+}
+
+impl Bench {
+    fn new(name: &str) -> Self {
+        let namespace = Namespace::new(name);
+        assert!(namespace.command("ip").args(["link", "set", "lo", "up"]).status().expect("ip").success());
+        let directory =
+            PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&directory);
+        fs::create_dir_all(&directory).expect("a directory");
+        let made = Command::new("openssl")
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:prime256v1",
+                "-nodes",
+                "-days",
+                "2",
+            ])
+            .args([
+                "-subj",
+                "/CN=natgate",
+                "-addext",
+                "subjectAltName=IP:127.0.0.1",
+                "-keyout",
+                "key.pem",
+                "-out",
+            ])
+            .arg("cert.pem")
+            .current_dir(&directory)
+            .stderr(Stdio::null())
+            .status();
+        assert!(made.expect("openssl").success());
+        let here = directory.display();
+        let text = format!(
+            r#"
+[system]
+workers = 1
+control = "{here}/natgate.sock"
+[store]
+path = "{here}/natgate.redb"
+[api]
+listen = "127.0.0.1:8443"
+tls_certificate = "{here}/cert.pem"
+tls_key = "{here}/key.pem"
+[[port]]
+name = "wan"
+device = "wan"
+backend = "af_packet"
+[[port]]
+name = "lan"
+device = "lan"
+backend = "af_packet"
+[[outside]]
+port = "wan"
+address = "203.0.113.2/24"
+gateway = "203.0.113.1"
+public = ["203.0.113.16/28"]
+"#
+        );
+        fs::write(directory.join("natgate.toml"), text).expect("a configuration");
+        let gateway = Some(Gateway::start(&namespace, &directory));
+        let bench = Self { namespace, directory, gateway };
+        assert!(eventually(|| bench.get("/healthz").status == 200), "the API does not answer");
+        bench
+    }
+
+    fn restart(&mut self) {
+        self.gateway.take().expect("a gateway").kill();
+        self.gateway = Some(Gateway::start(&self.namespace, &self.directory));
+        assert!(eventually(|| self.get("/healthz").status == 200), "the API does not answer");
+    }
+
+    fn curl(&self, arguments: &[&str]) -> Reply {
+        let output = self
+            .namespace
+            .command("curl")
+            .args(["--silent", "--show-error", "--max-time", "20", "--include", "--cacert"])
+            .arg(self.directory.join("cert.pem"))
+            .args(arguments)
+            .output()
+            .expect("curl");
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        let (headers, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+        let status = headers.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+        let body = serde_json::from_str(body).unwrap_or(Value::Null);
+        Reply { status, headers: headers.to_owned(), body }
+    }
+
+    fn local(&self, arguments: &[&str], path: &str) -> Reply {
+        let socket = self.directory.join("api.sock");
+        let socket = socket.to_str().expect("UTF-8");
+        self.curl(&[&["--unix-socket", socket], arguments, &[&format!("http://natgate{path}")]].concat())
+    }
+
+    fn get(&self, path: &str) -> Reply {
+        self.local(&[], path)
+    }
+
+    fn send(&self, method: &str, path: &str, body: &Value, headers: &[&str]) -> Reply {
+        let body = body.to_string();
+        let mut arguments =
+            vec!["--request", method, "--data", &body, "--header", "Content-Type: application/json"];
+        arguments.extend(headers.iter().flat_map(|header| ["--header", header]));
+        self.local(&arguments, path)
+    }
+
+    fn create(&self, path: &str, body: &Value) -> String {
+        let created = self.send("POST", path, body, &[]).expect(201);
+        created["id"].as_str().expect("an identifier").to_owned()
+    }
+
+    /// By TCP and TLS, with the secret of a key.
+    fn remote(&self, secret: Option<&str>, arguments: &[&str], path: &str) -> Reply {
+        let header = format!("Authorization: Bearer {}", secret.unwrap_or_default());
+        let authorization: &[&str] = if secret.is_some() { &["--header", &header] } else { &[] };
+        self.curl(&[authorization, arguments, &[&format!("https://127.0.0.1:8443{path}")]].concat())
+    }
+
+    fn key(&self, role: &str) -> (String, String) {
+        let created =
+            self.send("POST", "/v1/keys", &json!({"role": role, "name": format!("the-{role}")}), &[]);
+        let created = created.expect(201);
+        let text = |member: &str| created[member].as_str().expect("a text").to_owned();
+        (text("id"), text("secret"))
+    }
+
+    /// A VPC, a vSwitch, a gateway, an EIP.
+    fn furnish(&self) -> String {
+        self.create("/v1/vpcs", &json!({"name": "prod", "cidr": "10.0.0.0/16"}));
+        let vswitch = json!({"name": "web", "vpc": "prod", "cidr": "10.0.1.0/24", "port": "lan", "address": "10.0.1.1"});
+        self.create("/v1/vswitches", &vswitch);
+        self.create("/v1/gateways", &json!({"name": "gw1", "vpc": "prod", "vswitch": "web"}));
+        self.create("/v1/eips", &json!({"address": "203.0.113.16", "gateway": "gw1"}))
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        drop(self.gateway.take());
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
+            eprintln!("the gateway's log:\n{log}");
+        }
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn eventually(mut is_so: impl FnMut() -> bool) -> bool {
+    (0..100).any(|_| {
+        is_so() || {
+            std::thread::sleep(Duration::from_millis(50));
+            false
+        }
+    })
+}
+
+fn entry(port: u16) -> Value {
+    json!({
+        "gateway": "gw1", "eip": "203.0.113.16", "public_port": port, "private_ip": "10.0.1.10", "private_port": port, "protocol": "TCP"
+    })
+}
+
+#[test]
+fn resources_are_created_listed_changed_and_deleted() {
+    need_root!();
+    let mut bench = Bench::new("api-resources");
+    let eip = bench.furnish();
+    let reply = bench.send("POST", "/v1/dnat-entries", &entry(80), &[]);
+    let id = reply.body["id"].as_str().expect("an identifier").to_owned();
+    assert!(reply.headers.to_lowercase().contains(&format!("location: /v1/dnat-entries/{id}")), "{reply:?}");
+    assert_eq!(reply.expect(201)["public_ip"], "203.0.113.16");
+    let snat = bench.create("/v1/snat-entries", &json!({"gateway": "gw1", "source": "vpc", "eips": [eip]}));
+
+    let changed = bench.send(
+        "PATCH",
+        &format!("/v1/dnat-entries/{id}"),
+        &json!({"private_port": 8080, "description": "the web"}),
+        &[],
+    );
+    assert_eq!(changed.expect(200)["private_port"], 8080);
+    let changed = bench.send("PATCH", &format!("/v1/dnat-entries/{id}"), &json!({"description": null}), &[]);
+    assert_eq!(changed.expect(200).get("description"), None);
+    assert_eq!(bench.get(&format!("/v1/dnat-entries/{id}")).expect(200)["private_port"], 8080);
+
+    // Pages follow each other without a gap.
+    for port in 1000..1005 {
+        bench.create("/v1/dnat-entries", &entry(port));
+    }
+    let (mut path, mut seen) = ("/v1/dnat-entries?limit=2".to_owned(), Vec::new());
+    for _ in 0..3 {
+        let page = bench.get(&path).expect(200);
+        let items = page["items"].as_array().expect("items");
+        assert_eq!(items.len(), 2);
+        seen.extend(items.iter().map(|item| item["id"].as_str().expect("an identifier").to_owned()));
+        path = page["next"].as_str().unwrap_or_default().to_owned();
+    }
+    seen.dedup();
+    assert_eq!((seen.len(), path.as_str()), (6, ""));
+
+    // What is in use is not deleted; with force all goes.
+    let refused = bench.local(&["--request", "DELETE"], &format!("/v1/eips/{eip}")).expect(409);
+    let conflicts = refused["conflicts"].as_array().expect("conflicts");
+    assert!(conflicts.contains(&json!(id)) && conflicts.contains(&json!(snat)), "{refused}");
+    let gone = bench.local(&["--request", "DELETE"], &format!("/v1/eips/{eip}?force=true")).expect(200);
+    assert!(gone["deleted"].as_array().expect("identifiers").len() >= 7, "{gone}");
+    bench.get(&format!("/v1/dnat-entries/{id}")).expect(404);
+
+    // What was answered is there after a kill.
+    bench.restart();
+    assert_eq!(bench.get("/v1/gateways").expect(200)["items"][0]["name"], "gw1");
+    let audit = bench.get("/v1/audit?limit=3").expect(200);
+    assert_eq!(audit["items"][0]["who"], "user 0", "{audit}");
+    assert_eq!(audit["items"][0]["action"], "delete");
+}
+
+#[test]
+fn mistakes_are_named() {
+    need_root!();
+    let bench = Bench::new("api-mistakes");
+    bench.furnish();
+    let problem = bench.send("POST", "/v1/dnat-entries", &json!({"gateway": "gw1", "eip": "203.0.113.16", "public_port": "Any", "private_ip": "10.0.1.10", "private_port": "Any", "protocol": "TCP"}), &[]);
+    let problem = problem.expect(422);
+    assert!(problem["parameter"].is_string() && problem["rule"].is_string(), "{problem}");
+    let problem = bench.send("POST", "/v1/eips", &json!({"address": "192.0.2.1"}), &[]).expect(422);
+    assert_eq!((&problem["parameter"], &problem["value"]), (&json!("address"), &json!("192.0.2.1")));
+    bench.create("/v1/dnat-entries", &entry(80));
+    let problem = bench.send("POST", "/v1/dnat-entries", &entry(80), &[]).expect(409);
+    assert!(problem["conflicts"][0].as_str().expect("an identifier").starts_with("fwd-"), "{problem}");
+    let problem = bench.send("POST", "/v1/eips", &json!({"adress": "203.0.113.17"}), &[]).expect(422);
+    assert!(problem["detail"].as_str().expect("a text").contains("adress"), "{problem}");
+    for body in [json!([]), json!("eip"), json!(7), json!(null)] {
+        let refused = bench.send("POST", "/v1/eips", &body, &[]);
+        assert!((400..500).contains(&refused.status), "{refused:?}");
+    }
+    bench.local(&["--data", "{", "--header", "Content-Type: application/json"], "/v1/eips").expect(400);
+    bench.local(&["--data", "{}", "--header", "Content-Type: text/plain"], "/v1/eips").expect(415);
+    bench.get("/v1/eips?limt=3").expect(400);
+    bench.get("/v1/eips?limit=0").expect(400);
+    bench.get("/v1/eips?after=nothing").expect(422);
+    bench.get("/v1/nothing").expect(404);
+    bench.get("/v1/eips/eip-0000000000000").expect(404);
+    bench.local(&["--request", "PUT"], "/v1/eips").expect(405);
+    let long = format!("{{\"description\": \"{}\"}}", "x".repeat(80_000));
+    fs::write(bench.directory.join("long"), long).expect("a file");
+    let file = format!("@{}", bench.directory.join("long").display());
+    bench
+        .local(&["--data-binary", &file, "--header", "Content-Type: application/json"], "/v1/eips")
+        .expect(413);
+    assert_eq!(
+        bench.get("/v1/eips").expect(200)["items"].as_array().expect("items").len(),
+        1,
+        "nothing was changed"
+    );
+    assert!(bench.get("/v1/openapi.json").expect(200)["paths"]["/v1/eips"].is_object());
+    assert!(bench.get("/v1/status").expect(200)["workers"].is_array());
+    assert!(bench.get("/v1/stats").expect(200)["total"].is_object());
+    assert_eq!(bench.get("/v1/sessions?count=true").expect(200)["count"], 0);
+    assert!(bench.get("/v1/sessions?protocol=tcp&limit=5").expect(200)["items"].is_array());
+    let explained =
+        bench.send("POST", "/v1/explain", &json!("tcp 198.51.100.1:5000 > 203.0.113.16:80"), &[]).expect(200);
+    assert!(explained.to_string().contains("10.0.1.10"), "{explained}");
+}
+
+#[test]
+fn a_request_with_a_key_is_made_once() {
+    need_root!();
+    let mut bench = Bench::new("api-repeat");
+    bench.furnish();
+    let once =
+        |bench: &Bench| bench.send("POST", "/v1/dnat-entries", &entry(80), &["Idempotency-Key: first-try"]);
+    let first = once(&bench).expect(201);
+    let again = once(&bench);
+    assert!(again.headers.to_lowercase().contains("idempotency-replayed: true"), "{again:?}");
+    assert_eq!(again.expect(201), first);
+    bench.restart();
+    assert_eq!(once(&bench).expect(201), first, "the store remembers");
+    let other =
+        bench.send("POST", "/v1/dnat-entries", &entry(81), &["Idempotency-Key: first-try"]).expect(422);
+    assert_eq!(other["parameter"], "idempotency_key", "{other}");
+    assert_eq!(bench.get("/v1/dnat-entries").expect(200)["items"].as_array().expect("items").len(), 1);
+}
+
+#[test]
+fn roles_decide_who_may_do_what() {
+    need_root!();
+    let mut bench = Bench::new("api-roles");
+    bench.furnish();
+    let (viewer_id, viewer) = bench.key("viewer");
+    let (_, operator) = bench.key("operator");
+    let (_, admin) = bench.key("admin");
+    let body = entry(80).to_string();
+    let create = ["--data", body.as_str(), "--header", "Content-Type: application/json"];
+    let new_key = ["--data", "{\"role\":\"viewer\"}", "--header", "Content-Type: application/json"];
+
+    let stranger = bench.remote(None, &[], "/v1/eips");
+    assert!(stranger.headers.to_lowercase().contains("www-authenticate: bearer"), "{stranger:?}");
+    stranger.expect(401);
+    bench.remote(Some("ngk_0000"), &[], "/v1/eips").expect(401);
+    bench.remote(Some(&viewer), &[], "/v1/eips").expect(200);
+    let refused = bench.remote(Some(&viewer), &create, "/v1/dnat-entries").expect(403);
+    assert!(refused["detail"].as_str().expect("a text").contains("takes the role operator"), "{refused}");
+    bench.remote(Some(&operator), &create, "/v1/dnat-entries").expect(201);
+    bench.remote(Some(&operator), &new_key, "/v1/keys").expect(403);
+    bench.remote(Some(&operator), &[], "/v1/keys").expect(403);
+    bench.remote(Some(&admin), &new_key, "/v1/keys").expect(201);
+
+    // The audit log names the key, and knows neither secrets nor hashes.
+    let audit = bench.get("/v1/audit").expect(200);
+    let who: Vec<_> =
+        audit["items"].as_array().expect("items").iter().map(|record| record["who"].to_string()).collect();
+    assert!(who.iter().any(|who| who.contains("(the-operator)")), "{audit}");
+    assert!(!audit.to_string().contains(&operator) && !audit.to_string().contains("hash"), "{audit}");
+    let store = fs::read(bench.directory.join("natgate.redb")).expect("the store");
+    assert!(
+        !store.windows(operator.len()).any(|bytes| bytes == operator.as_bytes()),
+        "the secret is in the store"
+    );
+
+    bench.restart();
+    bench.remote(Some(&viewer), &[], "/v1/eips").expect(200);
+    bench.remote(Some(&admin), &["--request", "DELETE"], &format!("/v1/keys/{viewer_id}")).expect(200);
+    bench.remote(Some(&viewer), &[], "/v1/eips").expect(401);
+    bench.remote(Some(&admin), &["--request", "DELETE"], "/v1/keys/nobody").expect(404);
+    // A local user may act as somebody less.
+    let header = format!("Authorization: Bearer {operator}");
+    bench.local(&["--header", &header], "/v1/keys").expect(403);
+    bench.send("POST", "/v1/keys", &json!({"role": "king"}), &[]).expect(422);
+    assert!(
+        !bench
+            .namespace
+            .command("curl")
+            .args(["-s", "-m", "5", "http://127.0.0.1:8443/healthz"])
+            .output()
+            .expect("curl")
+            .status
+            .success(),
+        "plain HTTP where TLS is configured"
+    );
+}
+
+#[test]
+fn concurrent_creations_all_succeed() {
+    need_root!();
+    let bench = Bench::new("api-concurrent");
+    bench.furnish();
+    std::thread::scope(|scope| {
+        for client in 0..8_u16 {
+            let bench = &bench;
+            scope.spawn(move || {
+                (0..10).for_each(|n| drop(bench.create("/v1/dnat-entries", &entry(1000 + client * 10 + n))))
+            });
+        }
+    });
+    assert_eq!(
+        bench.get("/v1/dnat-entries?limit=1000").expect(200)["items"].as_array().expect("items").len(),
+        80
+    );
+}
+
+#[test]
+fn slow_clients_cost_nobody_else() {
+    need_root!();
+    let bench = Bench::new("api-slow");
+    let socket = bench.directory.join("api.sock");
+    let connect = |bytes: &[u8]| {
+        let mut stream = UnixStream::connect(&socket).expect("the socket");
+        stream.write_all(bytes).expect("to write");
+        stream
+    };
+    // Half a header, a body that does not come, and an answer that nobody reads.
+    let mut slow: Vec<UnixStream> = (0..20).map(|_| connect(b"GET /v1/status HT")).collect();
+    slow.extend((0..20).map(|_| connect(b"POST /v1/eips HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{")));
+    slow.extend((0..20).map(|_| connect(b"GET /v1/openapi.json HTTP/1.1\r\nHost: a\r\n\r\n")));
+    let clock = Clock::start();
+    let start = clock.now();
+    for _ in 0..5 {
+        bench.get("/v1/status").expect(200);
+    }
+    assert!(clock.now().since(start) < Duration::from_secs(5), "it took {:?}", clock.now().since(start));
+    // Half a header is given up after ten seconds.
+    let first = &mut slow[0];
+    first.set_read_timeout(Some(Duration::from_secs(15))).expect("a timeout");
+    let mut answer = Vec::new();
+    let _ = first.read_to_end(&mut answer);
+    let waited = clock.now().since(start);
+    assert!((Duration::from_secs(5)..Duration::from_secs(14)).contains(&waited), "{waited:?}");
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 408"), "{}", String::from_utf8_lossy(&answer));
+}
+
+/// What curl cannot be made to send.
+#[test]
+fn what_is_no_http_is_refused() {
+    need_root!();
+    let bench = Bench::new("api-odd");
+    for bytes in
+        [&b"\x16\x03\x01\x02\x00\x01\x00"[..], b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", &[0; 70_000]]
+    {
+        let mut stream =
+            UnixStream::connect(Path::new(&bench.directory).join("api.sock")).expect("the socket");
+        stream.set_read_timeout(Some(Duration::from_secs(15))).expect("a timeout");
+        let _ = stream.write_all(bytes);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        assert!(
+            answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"),
+            "{}",
+            String::from_utf8_lossy(&answer)
+        );
+    }
+    bench.get("/healthz").expect(200);
+}
