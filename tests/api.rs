@@ -307,8 +307,9 @@ fn mistakes_are_named() {
     assert!(bench.get("/v1/stats").expect(200)["total"].is_object());
     assert_eq!(bench.get("/v1/sessions?count=true").expect(200)["count"], 0);
     assert!(bench.get("/v1/sessions?protocol=tcp&limit=5").expect(200)["items"].is_array());
-    let explained =
-        bench.send("POST", "/v1/explain", &json!("tcp 198.51.100.1:5000 > 203.0.113.16:80"), &[]).expect(200);
+    let explained = bench
+        .send("POST", "/v1/explain", &json!({"packet": "tcp 198.51.100.1:5000 > 203.0.113.16:80"}), &[])
+        .expect(200);
     assert!(explained.to_string().contains("10.0.1.10"), "{explained}");
 }
 
@@ -398,7 +399,7 @@ fn concurrent_creations_all_succeed() {
         for client in 0..8_u16 {
             let bench = &bench;
             scope.spawn(move || {
-                (0..10).for_each(|n| drop(bench.create("/v1/dnat-entries", &entry(1000 + client * 10 + n))))
+                (0..10).for_each(|n| drop(bench.create("/v1/dnat-entries", &entry(1000 + client * 10 + n))));
             });
         }
     });
@@ -444,7 +445,7 @@ fn what_is_no_http_is_refused() {
     need_root!();
     let bench = Bench::new("api-odd");
     for bytes in
-        [&b"\x16\x03\x01\x02\x00\x01\x00"[..], b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", &[0; 70_000]]
+        [&b"\x16\x03\x01\x02\x00\x01\x00"[..], b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", &vec![0; 70_000]]
     {
         let mut stream =
             UnixStream::connect(Path::new(&bench.directory).join("api.sock")).expect("the socket");

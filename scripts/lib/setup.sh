@@ -57,3 +57,14 @@ ensure_cargo() {
     # Rust links with the system's C compiler.
     ensure_commands cc=build-essential || exit 1
 }
+
+# A virtual environment with a package from PyPI, made where there is none. Arguments: DIRECTORY PACKAGE==VERSION
+ensure_python_package() {
+    [[ ! -e "$1/$2" ]] || return 0
+    if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+        # The module is a package of its own, and no command tells that it is there.
+        ensure_commands python3-venv-of-this-machine=python3-venv || return 1
+    fi
+    rm -rf "$1"
+    python3 -m venv "$1" && "$1/bin/pip" install --quiet --disable-pip-version-check "$2" >&2 && touch "$1/$2"
+}

@@ -10,9 +10,12 @@ use utoipa::openapi::{
 
 use crate::api::collections::{self, Collection};
 use crate::api::problem::Problem;
-use crate::api::routes::{Deleted, LONGEST_PAGE, PAGE};
+use crate::api::routes::{Deleted, Explain, LONGEST_PAGE, PAGE};
+use crate::control::access::Role;
 use crate::control::inventory::Kind;
-use crate::control::inventory::spec::{DnatSpec, EipSpec, GatewaySpec, SnatSpec, VSwitchSpec, VpcSpec};
+use crate::control::inventory::spec::{
+    DnatSpec, EipSpec, GatewaySpec, RouteSpec, Scalar, SnatSpec, TimeoutSpec, VSwitchSpec, VpcSpec,
+};
 use crate::control::protocol::{CreateKey, Key, KeyCreated};
 
 const JSON: &str = "application/json";
@@ -63,10 +66,15 @@ pub fn document() -> OpenApi {
         .schema_from::<EipSpec>()
         .schema_from::<DnatSpec>()
         .schema_from::<SnatSpec>()
+        .schema_from::<RouteSpec>()
+        .schema_from::<TimeoutSpec>()
+        .schema_from::<Scalar>()
         .schema_from::<Key>()
+        .schema_from::<Role>()
         .schema_from::<CreateKey>()
         .schema_from::<KeyCreated>()
         .schema_from::<Deleted>()
+        .schema_from::<Explain>()
         .schema_from::<Problem>()
         .security_scheme("key", bearer);
     let about = "Resources of a NAT gateway, and what it does. A change is durable and in force on all workers when it is answered. Errors \
@@ -175,9 +183,8 @@ fn get(name: &str, summary: &str, parameters: Vec<Parameter>, content: RefOr<Sch
 }
 
 fn explain() -> Operation {
-    let text = RefOr::T(Schema::from(ObjectBuilder::new().schema_type(Type::String)));
-    operation("explain", "What would happen to a packet such as \"tcp 198.51.100.1:5000 > 203.0.113.16:80\"")
-        .request_body(Some(body_of(text)))
+    operation("explain", "What would happen to a packet, without sending one")
+        .request_body(Some(body("Explain")))
         .response(
             "200",
             answer("Its way, and the entry that takes it", RefOr::T(ObjectBuilder::new().into())),

@@ -151,21 +151,26 @@ async fn explain(
     State(api): State<Api>,
     Asker(caller): Asker,
     _: Parameters<Nothing>,
-    Body(packet): Body<PacketDescription>,
+    Body(Explain { packet }): Body<Explain>,
 ) -> Result<impl IntoResponse, Problem> {
+    let packet = packet.parse::<PacketDescription>().map_err(|error| Problem {
+        parameter: Some("packet".into()),
+        value: Some(packet.clone()),
+        ..Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "packet-description", error)
+    })?;
     let of = |answer| if let Answer::Explanation(explanation) = answer { Some(explanation) } else { None };
     api.ask_one(caller, Request::Explain(packet), of).await
 }
 
 /// The limit of a list, within bounds.
-pub(super) fn limit_of(limit: Option<u64>) -> Result<u64, Problem> {
+pub(super) fn limit_of(limit: Option<u64>) -> Result<u64, Box<Problem>> {
     let limit = limit.unwrap_or(PAGE);
     if (1..=LONGEST_PAGE).contains(&limit) {
         return Ok(limit);
     }
     let detail = format!("limit = {limit}: a page has 1-{LONGEST_PAGE} items");
     let problem = Problem::new(StatusCode::BAD_REQUEST, "out-of-range", detail);
-    Err(Problem { parameter: Some("limit".into()), value: Some(limit.to_string()), ..problem })
+    Err(Box::new(Problem { parameter: Some("limit".into()), value: Some(limit.to_string()), ..problem }))
 }
 
 async fn sessions(
@@ -240,6 +245,14 @@ async fn delete_key(
     let of = |answer| if let Answer::Key(key) = answer { Some(key) } else { None };
     let Json(key) = api.ask_one(caller, Request::DeleteKey(id), of).await?;
     Ok(Json(Deleted { deleted: vec![key.id] }))
+}
+
+/// A packet to explain.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Explain {
+    /// Such as `tcp 198.51.100.1:5000 > 203.0.113.16:80`; `natgate explain --help` has all of the language.
+    pub packet: String,
 }
 
 /// What is gone.

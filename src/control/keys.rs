@@ -88,9 +88,8 @@ impl Keys {
         })?;
         let mut rng = Rng::from_system()
             .map_err(|error| Fault::new(FaultCode::Failed, format!("/dev/urandom: {error}")))?;
-        let mut digits =
-            |words: usize| (0..words).map(|_| format!("{:016x}", rng.next_u64())).collect::<String>();
-        let (id, secret) = (format!("key-{}", digits(1)), format!("{PREFIX}{}", digits(4)));
+        let mut random = |words: usize| hex((0..words).flat_map(|_| rng.next_u64().to_be_bytes()).collect());
+        let (id, secret) = (format!("key-{}", random(1)), format!("{PREFIX}{}", random(4)));
         let created_at = time::format(now());
         let key = Key { id, name: request.name.clone(), role, created_at };
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
@@ -156,5 +155,9 @@ impl Keys {
 }
 
 fn hash(secret: &str) -> String {
-    Sha256::digest(secret.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(Sha256::digest(secret.as_bytes()).to_vec())
+}
+
+fn hex(bytes: Vec<u8>) -> String {
+    bytes.into_iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }

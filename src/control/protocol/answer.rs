@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::access::Role;
 use crate::control::inventory::Refusal;
-use crate::control::protocol::*;
+use crate::control::protocol::Changed;
 
 /// An answer line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
