@@ -462,3 +462,63 @@ fn what_is_no_http_is_refused() {
     }
     bench.get("/healthz").expect(200);
 }
+
+/// Prometheus itself finds the metrics well formed, and scrapes them by TLS with a viewer's key.
+#[test]
+fn prometheus_scrapes_the_metrics() {
+    need_root!();
+    let bench = Bench::new("api-metrics");
+    bench.furnish();
+    let (_, secret) = bench.key("viewer");
+    bench.remote(None, &[], "/metrics").expect(401);
+    let printed = Command::new(env!("CARGO_BIN_EXE_natgate"))
+        .args(["metrics", "--socket"])
+        .arg(bench.directory.join("natgate.sock"))
+        .output()
+        .expect("natgate");
+    let text = String::from_utf8(printed.stdout).expect("UTF-8");
+    assert!(text.contains("natgate_resources{kind=\"eip\"} 1\n"), "{text}");
+    let mut checker = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool");
+    checker.stdin.take().expect("its input").write_all(text.as_bytes()).expect("to write");
+    let checked = checker.wait_with_output().expect("promtool");
+    let complaints = String::from_utf8_lossy(&checked.stderr) + String::from_utf8_lossy(&checked.stdout);
+    assert!(checked.status.success() && complaints.is_empty(), "{complaints}");
+
+    let here = bench.directory.display();
+    fs::write(bench.directory.join("secret"), secret).expect("a file");
+    let configuration = format!(
+        "scrape_configs:\n  - job_name: natgate\n    scrape_interval: 1s\n    scheme: https\n    tls_config: {{ ca_file: {here}/cert.pem }}\n    \
+         authorization: {{ credentials_file: {here}/secret }}\n    static_configs: [{{ targets: ['127.0.0.1:8443'] }}]\n"
+    );
+    fs::write(bench.directory.join("prometheus.yml"), configuration).expect("a file");
+    let mut prometheus = bench
+        .namespace
+        .command("prometheus")
+        .arg(format!("--config.file={here}/prometheus.yml"))
+        .arg(format!("--storage.tsdb.path={here}/tsdb"))
+        .arg("--web.listen-address=127.0.0.1:9090")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("prometheus");
+    let ask = |query: &str| {
+        let query = format!("query={query}");
+        bench.curl(&["--get", "--data-urlencode", &query, "http://127.0.0.1:9090/api/v1/query"]).body
+    };
+    let value = |query: &str| ask(query)["data"]["result"][0]["value"][1].as_str().map(str::to_owned);
+    let scraped = eventually(|| value("up{job=\"natgate\"}").as_deref() == Some("1"));
+    let answers =
+        ["natgate_resources{kind=\"gateway\"}", "natgate_worker_up", "sum(natgate_drops_total) >= 0"]
+            .map(value);
+    let _ = prometheus.kill();
+    let _ = prometheus.wait();
+    assert!(scraped, "Prometheus does not scrape");
+    assert_eq!([answers[0].as_deref(), answers[1].as_deref()], [Some("1"), Some("1")]);
+    assert!(answers[2].is_some());
+}

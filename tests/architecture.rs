@@ -34,6 +34,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "control::address",
             "control::client",
             "control::describe",
+            "control::metrics",
             "control::protocol",
         ],
     ),

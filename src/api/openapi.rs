@@ -30,6 +30,7 @@ pub fn document() -> OpenApi {
     paths = paths
         .path("/healthz", get("health", "Whether the API answers", vec![], object()).open())
         .path("/v1/openapi.json", get("document", "This document", vec![], object()).open())
+        .path("/metrics", PathItem::new(HttpMethod::Get, metrics()))
         .path("/v1/status", get("status", "What runs: ports, workers, tables", vec![], object()))
         .path("/v1/stats", get("stats", "All counters", vec![], object()))
         .path(
@@ -190,6 +191,13 @@ fn explain() -> Operation {
             answer("Its way, and the entry that takes it", RefOr::T(ObjectBuilder::new().into())),
         )
         .build()
+}
+
+fn metrics() -> Operation {
+    let text = Content::new(Some(RefOr::T(ObjectBuilder::new().schema_type(Type::String).into())));
+    let text =
+        ResponseBuilder::new().description("The text format of Prometheus").content("text/plain", text);
+    operation("metrics", "What Prometheus scrapes").response("200", text.build()).build()
 }
 
 fn reference(name: &str) -> RefOr<Schema> {

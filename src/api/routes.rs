@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, Path, State};
-use axum::http::header::LOCATION;
+use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
@@ -17,6 +17,7 @@ use crate::api::collections;
 use crate::api::input::{Body, Nothing, Parameters};
 use crate::api::openapi;
 use crate::api::problem::Problem;
+use crate::control;
 use crate::control::access::Caller;
 use crate::control::describe::PacketDescription;
 use crate::control::protocol::{
@@ -111,6 +112,7 @@ pub fn router(api: Api) -> Router {
     router
         .route("/healthz", get(async |_: Parameters<Nothing>| Json(serde_json::json!({ "status": "ok" }))))
         .route("/v1/openapi.json", get(async |_: Parameters<Nothing>| Json(openapi::document())))
+        .route("/metrics", get(metrics))
         .route("/v1/status", get(status))
         .route("/v1/stats", get(stats))
         .route("/v1/sessions", get(sessions))
@@ -145,6 +147,19 @@ async fn stats(
 ) -> Result<impl IntoResponse, Problem> {
     let of = |answer| if let Answer::Stats(stats) = answer { Some(stats) } else { None };
     api.ask_one(caller, Request::Stats, of).await
+}
+
+async fn metrics(
+    State(api): State<Api>,
+    Asker(caller): Asker,
+    _: Parameters<Nothing>,
+) -> Result<impl IntoResponse, Problem> {
+    let of = |answer| if let Answer::Status(status) = answer { Some(status) } else { None };
+    let Json(status) = api.ask_one(caller.clone(), Request::Status, of).await?;
+    let of = |answer| if let Answer::Stats(stats) = answer { Some(stats) } else { None };
+    let Json(stats) = api.ask_one(caller, Request::Stats, of).await?;
+    let kind = "text/plain; version=0.0.4; charset=utf-8";
+    Ok(([(CONTENT_TYPE, kind)], control::metrics::render(&status, &stats)))
 }
 
 async fn explain(

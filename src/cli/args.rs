@@ -44,6 +44,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Show all counters: what became of every packet, drops by reason.
     Stats(StatsArgs),
+    /// Print all metrics as Prometheus reads them; the HTTP API serves the same at /metrics.
+    Metrics(MetricsArgs),
     /// List live sessions. All conditions that are given must hold.
     Sessions(SessionsArgs),
     /// Show what each stage decides about the next packets. All conditions that are given must hold.
@@ -92,6 +94,14 @@ pub struct RunArgs {
     /// The configuration file.
     #[arg(long, value_name = "FILE", default_value = "/etc/natgate/natgate.toml")]
     pub config: PathBuf,
+}
+
+/// Arguments of `metrics`.
+#[derive(Clone, Debug, Args)]
+pub struct MetricsArgs {
+    /// The management socket of the gateway.
+    #[arg(long, value_name = "PATH", env = "NATGATE_SOCKET", default_value = "/run/natgate/natgate.sock")]
+    pub socket: PathBuf,
 }
 
 /// Arguments of `check`.

@@ -8,13 +8,14 @@ use clap::CommandFactory;
 use serde::Serialize;
 
 use crate::cli::args::{
-    CheckArgs, Cli, ClientArgs, CompletionsArgs, ExplainArgs, ReloadArgs, SessionsArgs, StatsArgs,
-    StatusArgs, TraceArgs,
+    CheckArgs, Cli, ClientArgs, CompletionsArgs, ExplainArgs, MetricsArgs, ReloadArgs, SessionsArgs,
+    StatsArgs, StatusArgs, TraceArgs,
 };
 use crate::cli::{Command, Console, Exit, keys, nouns, pktgen, render, speed};
 use crate::config;
 use crate::control::client::{Client, ClientError};
 use crate::control::describe::PacketDescription;
+use crate::control::metrics;
 use crate::control::protocol::{
     Answer, End, Fault, FaultCode, ReloadRequest, Request, SessionsRequest, Stats, TraceRequest,
 };
@@ -44,6 +45,7 @@ pub fn execute(command: &Command, console: &mut Console<'_>) -> Exit {
         Command::Reload(args) => (reload(args, console), args.client.json),
         Command::Status(args) => (status(args, console), args.client.json),
         Command::Stats(args) => (stats(args, console), args.client.json),
+        Command::Metrics(args) => (print_metrics(args, console), false),
         Command::Sessions(args) => (sessions(args, console), args.client.json),
         Command::Trace(args) => (trace(args, console), args.client.json),
         Command::Explain(args) => (explain(args, console), args.client.json),
@@ -191,6 +193,22 @@ fn status(args: &StatusArgs, console: &mut Console<'_>) -> Result<(), Failed> {
         _ => Ok(()),
     })?;
     Ok(())
+}
+
+fn print_metrics(args: &MetricsArgs, console: &mut Console<'_>) -> Result<(), Failed> {
+    let client = ClientArgs { socket: args.socket.clone(), json: false };
+    let (mut status, mut stats) = (Box::default(), Box::default());
+    for request in [Request::Status, Request::Stats] {
+        ask(&client, request, |answer| {
+            match answer {
+                Answer::Status(answer) => status = answer,
+                Answer::Stats(answer) => stats = answer,
+                _ => {}
+            }
+            Ok(())
+        })?;
+    }
+    Ok(console.out.write_all(metrics::render(&status, &stats).as_bytes())?)
 }
 
 fn stats(args: &StatsArgs, console: &mut Console<'_>) -> Result<(), Failed> {

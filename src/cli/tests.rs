@@ -136,6 +136,7 @@ fn stats(uptime_seconds: f64, packets: u64) -> Stats {
 
 fn status() -> Status {
     Status {
+        external_ports: vec![],
         version: "0.1.0".into(),
         process: 4242,
         uptime_seconds: 93_784.0,

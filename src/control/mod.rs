@@ -6,6 +6,7 @@
 //! | [`access`], [`keys`] | who may ask what, and the API keys |
 //! | [`address`], [`describe`] | addresses, filters and packets as people write them |
 //! | [`manager`] | reload, status, counters, sessions, trace, explain |
+//! | [`metrics`] | what Prometheus sees |
 //! | [`inventory`] | all resources and the rules between them |
 //! | [`store`] | where they are kept |
 //! | [`writer`] | makes changes durable and in force |
@@ -20,6 +21,7 @@ pub mod describe;
 pub mod inventory;
 pub mod keys;
 pub mod manager;
+pub mod metrics;
 pub mod protocol;
 pub mod service;
 pub mod socket;

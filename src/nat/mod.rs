@@ -45,5 +45,6 @@ pub mod trace;
 pub use counters::Counters;
 pub use engine::{Engine, EngineConfig, Memory, Occupancy};
 pub use output::{BATCH, Emission, NeighbourFact, Output, Verdict};
+pub use ports::PortsRow;
 pub use query::{Explanation, Fate, Question, SessionCursor, SessionFilter, SessionRow, SessionState, Step};
 pub use trace::{TraceFilter, TraceRecord};

@@ -9,6 +9,7 @@ use crate::nat::engine::Engine;
 use crate::nat::flow::{end_of, in_force};
 use crate::nat::key::{EndpointKey, FlowKey};
 use crate::nat::lane::Lane;
+use crate::nat::ports::PortsRow;
 use crate::nat::session::{CARRY, Flow, Record, Session, SessionKind};
 use crate::nat::table::timeout;
 use crate::nat::tcp::{self, TcpState};
@@ -108,6 +109,13 @@ impl SessionFilter {
             && agrees(self.entry, row.entry)
             && agrees(self.gateway, row.gateway)
             && agrees(self.is_snat, row.kind.is_snat())
+    }
+}
+
+impl Engine {
+    /// Continues a listing of the external ports that are taken; see [`Ports::list`](crate::nat::ports::Ports::list).
+    pub fn list_ports(&self, cursor: &mut u32, rows: &mut Vec<PortsRow>) -> bool {
+        self.ports.list(cursor, rows)
     }
 }
 

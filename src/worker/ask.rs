@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::base::WorkerIndex;
 use crate::nat::{
-    Explanation, Occupancy, Question, SessionCursor, SessionFilter, SessionRow, TraceFilter, TraceRecord,
+    Explanation, Occupancy, PortsRow, Question, SessionCursor, SessionFilter, SessionRow, TraceFilter,
+    TraceRecord,
 };
 use crate::worker::launch::Running;
 use crate::worker::mailbox::{Command, SessionPage, Silent};
@@ -17,6 +18,8 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Rows that a listing asks for at a time.
 const PAGE: usize = 1024;
+/// Rows of a page of EIPs with their ports.
+const PORTS_PAGE: usize = 256;
 /// Records that a trace keeps between two looks, by worker, at most.
 const TRACE: usize = 1024;
 
@@ -95,6 +98,25 @@ impl<E: Process> Running<E> {
         match self.ask(worker, Command::Occupancy(None))? {
             Command::Occupancy(Some(occupancy)) => Ok(occupancy),
             _ => Err(Silent(worker)),
+        }
+    }
+
+    /// The external ports that a worker has taken, by EIP and protocol.
+    ///
+    /// # Errors
+    /// The worker does not answer.
+    pub fn ports_in_use(&self, worker: WorkerIndex) -> Result<Vec<PortsRow>, Silent> {
+        let (mut all, mut cursor, mut rows) = (Vec::new(), 0, Vec::with_capacity(PORTS_PAGE));
+        loop {
+            let asked = self.ask(worker, Command::Ports { cursor, rows, is_last: false })?;
+            let Command::Ports { cursor: next, rows: mut page, is_last } = asked else {
+                return Err(Silent(worker));
+            };
+            all.append(&mut page);
+            (cursor, rows) = (next, page);
+            if is_last {
+                return Ok(all);
+            }
         }
     }
 

@@ -12,8 +12,8 @@ use crossbeam::queue::ArrayQueue;
 use crate::base::time::Clock;
 use crate::base::{Moment, WorkerIndex};
 use crate::nat::{
-    Engine, Explanation, Occupancy, Question, SessionCursor, SessionFilter, SessionRow, TraceFilter,
-    TraceRecord,
+    Engine, Explanation, Occupancy, PortsRow, Question, SessionCursor, SessionFilter, SessionRow,
+    TraceFilter, TraceRecord,
 };
 use crate::policy::Snapshot;
 use crate::worker::idle::Doorbell;
@@ -42,6 +42,15 @@ pub enum Command {
         question: Question,
         /// Answer.
         explanation: Explanation,
+    },
+    /// The next page of a listing of external ports.
+    Ports {
+        /// Where the page begins, and afterwards where the next one does.
+        cursor: u32,
+        /// Filled as far as its capacity goes.
+        rows: Vec<PortsRow>,
+        /// Answer: whether that was the last page.
+        is_last: bool,
     },
     /// How full its tables are; the answer is there afterwards.
     Occupancy(Option<Occupancy>),
@@ -76,6 +85,10 @@ pub(super) fn answer(engine: &mut Engine, command: &mut Command, snapshot: &Snap
         }
         Command::Explain { question, explanation } => {
             *explanation = engine.explain(question, snapshot, now);
+            true
+        }
+        Command::Ports { cursor, rows, is_last } => {
+            *is_last = engine.list_ports(cursor, rows);
             true
         }
         Command::Occupancy(occupancy) => {

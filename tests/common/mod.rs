@@ -24,6 +24,32 @@ pub fn read(path: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
+/// What stands between the markers `<!-- NAME -->` and `<!-- /NAME -->` of a file.
+pub fn between<'a>(path: &str, text: &'a str, name: &str) -> &'a str {
+    let (start, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
+    let (_, rest) = text.split_once(&start).unwrap_or_else(|| panic!("{path} lacks {start}"));
+    rest.split_once(&end).unwrap_or_else(|| panic!("{path} lacks {end}")).0
+}
+
+/// Compares a generated part of a file with what it is to be, or writes it there.
+pub fn assert_generated(path: &str, name: &str, wanted: &str) {
+    // Tests of one file take turns: each reads the whole of it.
+    static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _turn = TURN.lock();
+    let text = read(path);
+    let found = between(path, &text, name);
+    if found.trim() == wanted.trim() {
+        return;
+    }
+    assert!(
+        std::env::var_os("NATGATE_UPDATE").is_some(),
+        "{path}: {name} is not what the code says; the same test with NATGATE_UPDATE=1 writes it"
+    );
+    let start = found.as_ptr() as usize - text.as_ptr() as usize;
+    let text = format!("{}\n{}\n\n{}", &text[..start], wanted.trim(), &text[start + found.len()..]);
+    fs::write(repository().join(path), text).expect("a file of the repository");
+}
+
 /// Why this process may not make network namespaces, if it may not: it needs `CAP_SYS_ADMIN` and `CAP_NET_ADMIN`.
 pub fn missing_privilege() -> Option<String> {
     const NEEDED: u64 = 1 << 21 | 1 << 12;

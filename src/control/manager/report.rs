@@ -3,10 +3,11 @@
 use crate::base::hugepage::Pages;
 use crate::base::{DropReason, GatewayIndex};
 use crate::config::EntryKind;
+use crate::control::address::Protocol;
 use crate::control::manager::{Manager, View};
 use crate::control::protocol::{
-    ActivityStats, Counts, GatewayStatus, MemoryStatus, Occupancy, PortStats, PortStatus, Stats, Status,
-    WorkerStats, WorkerStatus,
+    ActivityStats, Counts, ExternalPorts, GatewayStatus, MemoryStatus, Occupancy, PortStats, PortStatus,
+    Stats, Status, WorkerStats, WorkerStatus,
 };
 use crate::nat::{self, Counters};
 use crate::policy::Snapshot;
@@ -55,6 +56,7 @@ impl Manager {
             },
             memory: memory(pool.pages(), pool.region().1, &tables),
             gateways: gateways(&view, &snapshot),
+            external_ports: self.external_ports(&view),
             resources: resources(&view),
             workers,
         }
@@ -83,6 +85,19 @@ impl Manager {
             ports: ports.collect(),
             workers,
         }
+    }
+
+    fn external_ports(&self, view: &View) -> Vec<ExternalPorts> {
+        let mut taken = std::collections::BTreeMap::<_, u64>::new();
+        let of_workers = self.running.workers().filter_map(|worker| self.running.ports_in_use(worker).ok());
+        for row in of_workers.flatten() {
+            *taken.entry((row.eip, row.protocol)).or_default() += u64::from(row.taken);
+        }
+        let named = taken.into_iter().filter_map(|((eip, protocol), taken)| {
+            let eip = view.directory.eip(eip)?.to_string();
+            Some(ExternalPorts { eip, protocol: Protocol(protocol).to_string(), taken })
+        });
+        named.collect()
     }
 
     fn ports(&self, view: &View) -> Vec<PortStatus> {

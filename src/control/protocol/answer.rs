@@ -257,6 +257,9 @@ pub struct Status {
     pub memory: Vec<MemoryStatus>,
     /// SNAT sessions of each gateway.
     pub gateways: Vec<GatewayStatus>,
+    /// External ports that SNAT has taken, by EIP and protocol.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub external_ports: Vec<ExternalPorts>,
     /// Resources by kind.
     pub resources: BTreeMap<String, u64>,
 }
@@ -312,6 +315,17 @@ pub struct MemoryStatus {
     pub pages: String,
     /// Bytes mapped.
     pub bytes: u64,
+}
+
+/// External ports that SNAT has taken on an EIP.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExternalPorts {
+    /// The EIP.
+    pub eip: String,
+    /// `tcp`, `udp`, `icmp` (its identifiers) or a number.
+    pub protocol: String,
+    /// Ports that are taken, over all workers.
+    pub taken: u64,
 }
 
 /// A gateway's use of its specification.

@@ -45,6 +45,17 @@ pub struct Offer {
     pub port: u16,
 }
 
+/// How many ports of an EIP a protocol has taken, in one worker's share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortsRow {
+    /// The EIP.
+    pub eip: EipIndex,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Ports that are taken.
+    pub taken: u32,
+}
+
 /// Taken ports of one EIP and one protocol.
 #[derive(Debug)]
 struct Block {
@@ -96,6 +107,21 @@ impl Ports {
     pub fn taken(&self, eip: EipIndex, protocol: u8) -> u32 {
         let block = self.of.get(&(eip, protocol)).and_then(|block| self.blocks.get(*block as usize));
         block.map_or(0, |block| block.taken)
+    }
+
+    /// Continues a listing of EIPs and protocols of which ports are taken: appends rows within the capacity of `rows`, and says whether
+    /// it has come to the end.
+    pub fn list(&self, cursor: &mut u32, rows: &mut Vec<PortsRow>) -> bool {
+        while let Some(block) = self.blocks.get(*cursor as usize) {
+            if rows.len() == rows.capacity() {
+                return false;
+            }
+            *cursor += 1;
+            if block.taken > 0 {
+                rows.push(PortsRow { eip: block.eip, protocol: block.protocol, taken: block.taken });
+            }
+        }
+        true
     }
 
     /// Bytes of the sets of ports that are in use.
