@@ -3,6 +3,7 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 
 use natgate::control::metrics::{self, Metric};
 
@@ -30,7 +31,7 @@ fn the_table_of_metrics_is_the_codes() {
     let mut text = String::from("| metric | kind | labels | meaning |\n| --- | --- | --- | --- |\n");
     for Metric { name, kind, labels, help } in metrics::table() {
         let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
-        text += &format!("| `{name}` | {kind} | {} | {help} |\n", labels.join(", "));
+        let _ = writeln!(text, "| `{name}` | {kind} | {} | {help} |", labels.join(", "));
     }
     common::assert_generated("scripts/monitoring/README.md", "metrics", &text);
 }
