@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::Start;
 use crate::base::{EntryId, GatewayIndex, VpcIndex};
@@ -69,7 +69,8 @@ pub(super) struct Incremental {
 struct Touched {
     frame: bool,
     eips_came_or_went: bool,
-    addresses: BTreeSet<Ipv4Addr>,
+    /// EIPs, and of those of which nothing else changed, their changed port forwards.
+    addresses: BTreeMap<Ipv4Addr, Option<BTreeSet<Id>>>,
     hosts: BTreeSet<(Id, Ipv4Addr)>,
     sources: BTreeMap<Id, BTreeSet<Prefix>>,
 }
@@ -102,10 +103,18 @@ impl Touched {
         match resource {
             Resource::Vpc(_) | Resource::VSwitch(_) | Resource::Gateway(_) => self.frame = true,
             Resource::Eip(eip) => {
-                self.addresses.insert(eip.address);
+                self.addresses.insert(eip.address, None);
             }
             Resource::Dnat(entry) => {
-                self.addresses.insert(entry.address);
+                let entries = self.addresses.entry(entry.address).or_insert_with(|| Some(BTreeSet::new()));
+                match entry.forward {
+                    Forward::AnyPort => *entries = None,
+                    Forward::Ports { .. } => {
+                        if let Some(entries) = entries {
+                            entries.insert(entry.meta.id);
+                        }
+                    }
+                }
                 self.hosts.insert((entry.vpc, entry.private_ip));
             }
             Resource::Snat(entry) => {
@@ -201,8 +210,14 @@ impl Incremental {
         }
         let mut directory = self.directory.clone();
         self.number(changes, noted, &mut directory)?;
-        for address in &touched.addresses {
-            self.eip(inventory, *address, &mut edit)?;
+        for (address, entries) in &touched.addresses {
+            let known = previous.eip(u32::from(*address)).filter(|_| !touched.frame);
+            match (known, entries) {
+                (Some(known), Some(entries)) => {
+                    edit.put_eip(self.patched(inventory, known, *address, entries, noted)?);
+                }
+                _ => self.eip(inventory, *address, &mut edit)?,
+            }
         }
         for (vpc, host) in &touched.hosts {
             self.host(inventory, *vpc, *host, &mut edit)?;
@@ -262,6 +277,44 @@ impl Incremental {
         Ok(self.compiler.gateway_index(&name(id)?))
     }
 
+    /// An EIP of which some port forwards changed, and nothing else: it may have thousands of them.
+    fn patched(
+        &self,
+        inventory: &Inventory,
+        known: &Eip,
+        address: Ipv4Addr,
+        entries: &BTreeSet<Id>,
+        noted: &[(Id, Option<EntryId>)],
+    ) -> Result<Eip, String> {
+        let earlier = noted.iter().filter(|(id, _)| entries.contains(id)).filter_map(|(_, number)| *number);
+        let stale: HashSet<EntryId> = earlier.chain(entries.iter().map(|id| self.number_of(*id))).collect();
+        let mut forwards: Vec<_> =
+            known.forwards().iter().filter(|forward| !stale.contains(&forward.id)).copied().collect();
+        for entry in entries.iter().filter_map(|id| inventory.dnat(*id)) {
+            if entry.address == address {
+                forwards.extend(self.port_forward(inventory, entry, self.vpc_index(entry.vpc)?));
+            }
+        }
+        let mut patched = known.clone();
+        patched.set_forwards(forwards);
+        Ok(patched)
+    }
+
+    /// An entry by ports, compiled.
+    fn port_forward(&self, inventory: &Inventory, entry: &Dnat, vpc: VpcIndex) -> Option<PortForward> {
+        let Forward::Ports { protocol, public, private_first } = entry.forward else { return None };
+        Some(PortForward {
+            id: self.number_of(entry.meta.id),
+            protocol: protocol.number(),
+            first: public.first,
+            last: public.last,
+            vpc,
+            host: u32::from(entry.private_ip),
+            host_first: private_first,
+            timeouts: entry.timeouts.over(inventory.settings().timeouts()),
+        })
+    }
+
     fn eip(&mut self, inventory: &Inventory, address: Ipv4Addr, edit: &mut Edit) -> Result<(), String> {
         let number = u32::from(address);
         let Some(eip) = inventory.eip_at(address) else {
@@ -281,21 +334,14 @@ impl Incremental {
         let vpc = vpc.map_or(Ok(VpcIndex(u16::MAX)), |vpc| self.vpc_index(vpc))?;
         let entries = inventory.referring(eip.meta.id, Kind::Dnat);
         for entry in entries.filter_map(|id| inventory.dnat(id)) {
-            let id = self.number_of(entry.meta.id);
-            let host = u32::from(entry.private_ip);
-            let timeouts = entry.timeouts.over(inventory.settings().timeouts());
-            match entry.forward {
-                Forward::AnyPort => compiled.any_port = Some(OneToOne { id, vpc, host, timeouts }),
-                Forward::Ports { protocol, public, private_first } => forwards.push(PortForward {
-                    id,
-                    protocol: protocol.number(),
-                    first: public.first,
-                    last: public.last,
-                    vpc,
-                    host,
-                    host_first: private_first,
-                    timeouts,
-                }),
+            match self.port_forward(inventory, entry, vpc) {
+                Some(forward) => forwards.push(forward),
+                None => {
+                    let id = self.number_of(entry.meta.id);
+                    let timeouts = entry.timeouts.over(inventory.settings().timeouts());
+                    let host = u32::from(entry.private_ip);
+                    compiled.any_port = Some(OneToOne { id, vpc, host, timeouts });
+                }
             }
         }
         compiled.set_forwards(forwards);

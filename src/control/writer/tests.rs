@@ -177,6 +177,33 @@ fn update(kind: &str, id: &str, body: Value) -> ChangeRequest {
 }
 
 #[test]
+fn entries_that_come_move_and_go_leave_their_neighbours_alone() {
+    let bench = Bench::new();
+    bench.furnish();
+    let entry = |eip: &str, port: u16| json!({"gateway": "gw1", "eip": eip, "public_port": port, "private_ip": "10.0.0.9", "private_port": port, "protocol": "TCP"});
+    let ids: Vec<_> = (1..=5).map(|port| bench.create("dnat", entry("198.18.0.1", port))).collect();
+    bench.assert_consistent();
+    let changes = [
+        update("dnat", &ids[0], json!({"eip": "198.18.0.2"})),
+        update("dnat", &ids[1], json!({"public_port": 9, "private_ip": "10.0.0.10"})),
+        update("dnat", &ids[2], json!({"timeouts": {"udp": "9s"}})),
+        delete("dnat", &ids[3], false),
+        update("dnat", &ids[0], json!({"eip": "198.18.0.1"})),
+        create(
+            "dnat",
+            json!({"gateway": "gw1", "eip": "198.18.0.2", "public_port": "Any", "private_ip": "10.0.0.11", "private_port": "Any", "protocol": "Any"}),
+        ),
+    ];
+    for change in changes {
+        bench.ask(change).unwrap();
+        bench.assert_consistent();
+    }
+    let eip = |address: [u8; 4]| Arc::clone(bench.shelf.current().eip(u32::from_be_bytes(address)).unwrap());
+    assert_eq!(eip([198, 18, 0, 1]).forwards().iter().map(|f| f.first).collect::<Vec<_>>(), [1, 3, 5, 9]);
+    assert!(eip([198, 18, 0, 2]).any_port.is_some() && eip([198, 18, 0, 2]).forwards().is_empty());
+}
+
+#[test]
 fn a_change_is_in_force_and_stays_after_a_restart() {
     let mut bench = Bench::new();
     bench.furnish();
