@@ -19,7 +19,7 @@ const SUFFIX: &str = ".new";
 pub enum BindError {
     /// Another gateway has it.
     #[error(
-        "management socket {path}: another natgate ({holder}) listens there; stop it, or give this one another socket (system.control)"
+        "socket {path}: another natgate ({holder}) listens there; stop it, or give this one another socket (system.control, or api.socket for the API)"
     )]
     InUse {
         /// The socket.
@@ -29,7 +29,7 @@ pub enum BindError {
     },
     /// Something else has that name.
     #[error(
-        "management socket {path}: a file that is no socket has this name; remove it, or choose another socket (system.control)"
+        "socket {path}: a file that is no socket has this name; remove it, or choose another socket (system.control, or api.socket for the API)"
     )]
     NotASocket {
         /// The file.
@@ -37,7 +37,7 @@ pub enum BindError {
     },
     /// The kernel does not take such a name.
     #[error(
-        "management socket {path}: the path has {length} bytes, more than the {LONGEST} allowed; choose a shorter one (system.control)"
+        "socket {path}: the path has {length} bytes, more than the {LONGEST} allowed; choose a shorter one (system.control, or api.socket for the API)"
     )]
     TooLong {
         /// The socket.
@@ -46,7 +46,7 @@ pub enum BindError {
         length: usize,
     },
     /// The kernel refused.
-    #[error("management socket {path}: {action} failed: {error}")]
+    #[error("socket {path}: {action} failed: {error}")]
     Io {
         /// The file concerned.
         path: PathBuf,
