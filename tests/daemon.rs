@@ -191,6 +191,23 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
+fn the_watchdog_is_fed_while_workers_turn() {
+    need_root!();
+    let site = Site::new("watchdog");
+    let mut command = site.run();
+    command.env("NOTIFY_SOCKET", site.directory.join("notify")).env("WATCHDOG_USEC", "400000");
+    let gateway = Gateway(Some(command.stderr(Stdio::piped()).spawn().unwrap()));
+    assert!(site.next_state().starts_with("READY=1"));
+    for _ in 0..5 {
+        assert_eq!(site.next_state(), "WATCHDOG=1");
+    }
+    gateway.signal(Signal::TERM);
+    assert!((0..5).any(|_| site.next_state() == "STOPPING=1"));
+    let (code, log) = gateway.end();
+    assert_eq!(code, Some(0), "{log}");
+}
+
+#[test]
 fn a_service_from_start_to_end() {
     need_root!();
     let site = Site::new("life");

@@ -6,6 +6,7 @@ mod logging;
 mod notify;
 mod ports;
 mod signals;
+mod watchdog;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::worker::{self, Died, Final, Gateway, Idle, LaunchError, Running, Setu
 use notify::Notifier;
 use ports::{OpenError, Opened};
 use signals::{Signal, Signals};
+use watchdog::Watchdog;
 
 /// How often the management thread looks after the workers.
 const WATCH: Duration = Duration::from_millis(100);
@@ -109,7 +111,7 @@ pub fn run(config: &Path) -> Result<(), Error> {
     log::info!("ready; management at {}, API at {}{listens}", socket.display(), api_socket.display());
     notifier.ready("forwarding");
 
-    let watched = watch(&manager, &signals);
+    let watched = watch(&manager, &signals, &notifier);
 
     notifier.stopping();
     manager.hurry();
@@ -205,8 +207,11 @@ fn introduce(model: &Model, running: &Running, workers: usize, cores: Option<&[u
 }
 
 /// Carries signals out until one of them, a dead worker or the end of all input ends the gateway.
-fn watch(manager: &Manager, signals: &Signals) -> Result<(), Error> {
+fn watch(manager: &Manager, signals: &Signals, notifier: &Notifier) -> Result<(), Error> {
+    let clock = Clock::start();
+    let mut watchdog = Watchdog::from_environment(clock.now());
     loop {
+        watchdog.look(clock.now(), || manager.turns(), notifier);
         match signals.wait(WATCH) {
             Some(Signal::Stop(name)) => {
                 log::info!("{name}: stopping");

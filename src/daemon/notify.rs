@@ -25,6 +25,13 @@ impl Notifier {
         Self(None)
     }
 
+    /// A socket of the test's.
+    #[cfg(test)]
+    pub(super) fn to_test() -> (Self, UnixDatagram) {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        (Self(Some(ours)), theirs)
+    }
+
     /// The gateway works.
     pub(super) fn ready(&self, status: &str) {
         self.tell(&format!("READY=1\nSTATUS={status}"));
@@ -35,6 +42,11 @@ impl Notifier {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let micros = now.tv_sec * 1_000_000 + now.tv_nsec / 1000;
         self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
+    }
+
+    /// All workers are at work: feeds the watchdog.
+    pub(super) fn alive(&self) {
+        self.tell("WATCHDOG=1");
     }
 
     /// The gateway is about to end.

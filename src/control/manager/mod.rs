@@ -131,6 +131,12 @@ impl Manager {
         self.running.check()
     }
 
+    /// Turns that each worker's loop has made: a worker whose number stays the same stands still.
+    pub fn turns(&self) -> Vec<u64> {
+        let turns = |activity: &crate::worker::Activity| activity.busy_turns + activity.idle_turns;
+        self.running.totals().iter().map(|totals| turns(&totals.activity)).collect()
+    }
+
     /// Whether all that is replayed has come to its end. A gateway on a network never finishes.
     pub fn is_finished(&self) -> bool {
         self.running.is_finished()
