@@ -12,27 +12,27 @@ use crate::control::protocol::Changed;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Answer {
-    /// To [`Request::Reload`].
+    /// To [`Request::Reload`](super::Request::Reload).
     Reload(Reloaded),
-    /// To [`Request::Status`].
+    /// To [`Request::Status`](super::Request::Status).
     Status(Box<Status>),
-    /// To [`Request::Stats`].
+    /// To [`Request::Stats`](super::Request::Stats).
     Stats(Box<Stats>),
-    /// One of many to [`Request::Sessions`].
+    /// One of many to [`Request::Sessions`](super::Request::Sessions).
     Session(Box<Session>),
-    /// One of many to [`Request::Trace`].
+    /// One of many to [`Request::Trace`](super::Request::Trace).
     Trace(Box<Trace>),
-    /// To [`Request::Explain`].
+    /// To [`Request::Explain`](super::Request::Explain).
     Explanation(Box<Explanation>),
-    /// One of many to [`Request::Resources`].
+    /// One of many to [`Request::Resources`](super::Request::Resources).
     Resource(serde_json::Value),
-    /// To [`Request::Change`].
+    /// To [`Request::Change`](super::Request::Change).
     Changed(Box<Changed>),
-    /// One of many to [`Request::Audit`].
+    /// One of many to [`Request::Audit`](super::Request::Audit).
     Audit(serde_json::Value),
-    /// One of many to [`Request::Keys`], and to [`Request::DeleteKey`].
+    /// One of many to [`Request::Keys`](super::Request::Keys), and to [`Request::DeleteKey`](super::Request::DeleteKey).
     Key(Key),
-    /// To [`Request::CreateKey`].
+    /// To [`Request::CreateKey`](super::Request::CreateKey).
     KeyCreated(KeyCreated),
     /// Everything was said: the last line.
     End(End),
@@ -90,7 +90,7 @@ pub enum FaultCode {
     BadRequest,
     /// Another version of the protocol is spoken.
     Version,
-    /// The request line is longer than [`MAX_REQUEST`].
+    /// The request line is longer than [`MAX_REQUEST`](super::MAX_REQUEST).
     TooLong,
     /// The request did not come in time.
     TimedOut,
