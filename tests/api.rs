@@ -409,8 +409,9 @@ fn concurrent_creations_all_succeed() {
     );
 }
 
+/// They leave places free: 60 of 64 are theirs. Who takes all of them keeps others waiting.
 #[test]
-fn slow_clients_cost_nobody_else() {
+fn slow_clients_that_leave_places_cost_nobody_else() {
     need_root!();
     let bench = Bench::new("api-slow");
     let socket = bench.directory.join("api.sock");

@@ -44,7 +44,14 @@ fail() {
 on() { ip netns exec "$prefix-$1" "${@:2}"; }
 
 # Starts a server on a host, out of the way of this script. Arguments: HOST COMMAND ...
-serve() { on "$1" "${@:2}" >"$state/$1-$2.log" 2>&1 </dev/null 9>&- & }
+serve() { unlocked on "$1" "${@:2}" >"$state/$1-$2.log" 2>&1 </dev/null & }
+
+# Runs what outlives the script without the script's lock, so that a script that was killed holds up no other. Closing it as a
+# redirection of a function would leave a copy open in the shell that runs the function.
+unlocked() {
+    exec 9>&-
+    "$@"
+}
 
 # Succeeds if a text matches all expressions. Arguments: TEXT EXPRESSION ...
 expect() {

@@ -1,8 +1,9 @@
-//! Listeners and connections. One thread runs all of them; what a request asks is answered on threads of its own, so that no
-//! slow answer and no slow client holds up another.
+//! Listeners and connections. One thread runs all of them; what a request asks is answered on threads of its own, so that a
+//! slow answer does not hold up another.
 //!
 //! Every connection has bounds: how many there are, how long a header may take to come, a request to be answered, and the
-//! connection to live. A client that is within them notices none.
+//! connection to live. Whoever takes all places of a listener keeps others waiting until these bounds free one; the other
+//! listener is not concerned.
 
 use std::convert::Infallible;
 use std::io;
