@@ -67,6 +67,7 @@ reasons! {
     NotOurs "not-ours" "The destination is no address of this gateway.";
     EipUnassigned "eip-unassigned" "The EIP has no entry that takes this packet.";
     NoMapping "no-mapping" "No mapping and no entry for this external address and port.";
+    FlowConflict "flow-conflict" "The peer already speaks to this private endpoint by another DNAT entry, from the same port: the answers could not be told apart.";
     Filtered "filtered" "The mapping exists but its filter does not admit this peer.";
     NoSnatEntry "no-snat-entry" "No SNAT or any-port DNAT entry covers this private source.";
     NoRoute "no-route" "No route to the destination.";

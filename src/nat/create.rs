@@ -67,7 +67,7 @@ impl Engine {
             Transport::EchoReply => false,
             _ => true,
         };
-        let slot = if begins { self.open(&entry.flow, entry.gateway, &entry.timeouts, 0, cx) } else { None };
+        let slot = if begins { self.open_over_rival(entry, cx) } else { None };
         let Some(slot) = slot else { return Found::Stateless(entry.flow) };
         if entry.flow.protocol == protocol::TCP
             && let Some(session) = self.sessions.session_mut(slot)
@@ -77,6 +77,17 @@ impl Engine {
             session.tcp = tcp::picked_up(lane.datagram.tcp_flags, end);
         }
         Found::Session(slot)
+    }
+
+    /// Makes the session of a DNAT flow. One that has its private side is over, or not in force any more, when a packet comes
+    /// as far as this: it makes room.
+    fn open_over_rival(&mut self, entry: &Static, cx: &Context<'_>) -> Option<u32> {
+        let open = |engine: &mut Self| engine.open(&entry.flow, entry.gateway, &entry.timeouts, 0, cx);
+        open(self).or_else(|| {
+            let rival = self.rival(&entry.flow)?;
+            self.close(rival, cx.snapshot);
+            open(self)
+        })
     }
 
     /// Makes the session of a new peer of a mapping.

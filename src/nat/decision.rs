@@ -3,10 +3,13 @@
 use crate::base::owner::owner_of_host;
 use crate::base::{DropReason, WorkerIndex};
 use crate::nat::engine::Engine;
+use crate::nat::flow::{end_of, in_force};
 use crate::nat::lane::Lane;
 use crate::nat::session::Flow;
+use crate::nat::tcp;
 use crate::policy::{Host, Realm, Snapshot, SnatEntry, Timeouts};
 use crate::wire::Arrival;
+use crate::wire::rewrite::End;
 
 /// A flow that a DNAT entry makes, with what a session of it needs.
 #[derive(Clone, Copy, Debug)]
@@ -58,8 +61,30 @@ impl Engine {
     pub(super) fn decide_static<'s>(&self, entry: Static, lane: &Lane, snapshot: &Snapshot) -> Decision<'s> {
         match self.owner_of_contested(&entry.flow, snapshot) {
             Some(owner) if owner != self.worker.0 => Decision::hand(owner, lane),
+            _ if self.loses_to_rival(&entry.flow, lane, snapshot) => Decision::Drop(DropReason::FlowConflict),
             _ => Decision::Static(entry),
         }
+    }
+
+    /// Whether a packet from the outside would look, on the inside, like one of another flow that came by another entry. The
+    /// answers of both would leave as that flow's (RFC 3022 §2.2 wants them told apart), unless it is over and this packet
+    /// begins a new connection.
+    fn loses_to_rival(&self, flow: &Flow, lane: &Lane, snapshot: &Snapshot) -> bool {
+        if end_of(lane.tenant) == End::Source {
+            return false;
+        }
+        let Some((session, record)) = self.rival(flow).and_then(|slot| self.sessions.get(slot)) else {
+            return false;
+        };
+        let begins_anew =
+            session.is_tcp() && tcp::is_over(session.tcp) && tcp::opens(lane.datagram.tcp_flags);
+        in_force(&session.flow(record), snapshot) && !begins_anew
+    }
+
+    /// The session that has a flow's private side.
+    pub(super) fn rival(&self, flow: &Flow) -> Option<u32> {
+        let outward = flow.outward_key();
+        self.sessions.find(self.sessions.hash(&outward), &outward)
     }
 
     /// The worker that has a flow's session, if that matters: where several DNAT entries lead to one private port, the answer

@@ -392,11 +392,7 @@ impl Engine {
     /// Whether a session is what the present configuration would make. If that is newer than the one that the session was
     /// checked against last, it is checked anew, and ended if it is not.
     pub(super) fn is_in_force(&mut self, slot: u32, snapshot: &Snapshot) -> bool {
-        let (Some(session), Some(record)) =
-            (self.sessions.session(slot).copied(), self.sessions.record(slot))
-        else {
-            return false;
-        };
+        let Some((session, record)) = self.sessions.get(slot) else { return false };
         let checked = Generation(session.generation);
         if checked == snapshot.generation() {
             return true;

@@ -102,7 +102,7 @@ impl Engine {
     fn known_flow(&self, key: &FlowKey, quoted: &Quoted, snapshot: &Snapshot) -> Option<Flow> {
         if quoted.has_ports
             && let Some(slot) = self.sessions.find(self.sessions.hash(key), key)
-            && let (Some(session), Some(record)) = (self.sessions.session(slot), self.sessions.record(slot))
+            && let Some((session, record)) = self.sessions.get(slot)
         {
             return Some(session.flow(record));
         }

@@ -33,6 +33,18 @@ impl FlowKey {
             protocol: datagram.protocol,
         }
     }
+
+    /// The key of what a private host sends to a peer.
+    pub const fn outward(tenant: u16, protocol: u8, inside: (u32, u16), peer: (u32, u16)) -> Self {
+        Self {
+            source: inside.0,
+            destination: peer.0,
+            source_port: inside.1,
+            destination_port: peer.1,
+            tenant,
+            protocol,
+        }
+    }
 }
 
 /// One end of flows: an address and a port in a realm, with all its peers.

@@ -157,7 +157,7 @@ impl Engine {
         if !self.sessions.is_live(slot) {
             return None;
         }
-        let (session, record) = (self.sessions.session(slot)?, self.sessions.record(slot)?);
+        let (session, record) = self.sessions.get(slot)?;
         Some(session_row(self.worker, session, record, now))
     }
 
@@ -202,7 +202,7 @@ impl Engine {
         told: &mut Explanation,
     ) -> Option<Flow> {
         if let Some(slot) = self.sessions.find(self.sessions.hash(&lane.key()), &lane.key())
-            && let (Some(session), Some(record)) = (self.sessions.session(slot), self.sessions.record(slot))
+            && let Some((session, record)) = self.sessions.get(slot)
             && in_force(&session.flow(record), snapshot)
         {
             let row = session_row(self.worker, session, record, now.tick());

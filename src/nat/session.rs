@@ -152,6 +152,11 @@ impl Flow {
         self.change(End::Destination)
     }
 
+    /// Its key in the private host's packets.
+    pub fn outward_key(&self) -> FlowKey {
+        FlowKey::outward(self.tenant, self.protocol, self.inside, self.peer)
+    }
+
     fn change(&self, end: End) -> Change {
         let (from, to) = match end {
             End::Source => (self.inside, self.external),
@@ -214,14 +219,8 @@ impl Session {
 
     /// Its key in the private host's packets.
     pub fn outward_key(&self) -> FlowKey {
-        FlowKey {
-            source: self.inside,
-            source_port: self.inside_port,
-            destination: self.peer,
-            destination_port: self.peer_port,
-            tenant: self.tenant,
-            protocol: self.protocol,
-        }
+        let (inside, peer) = ((self.inside, self.inside_port), (self.peer, self.peer_port));
+        FlowKey::outward(self.tenant, self.protocol, inside, peer)
     }
 
     /// Its key in the peer's packets.

@@ -162,9 +162,10 @@ impl SessionTable {
         self.sessions.get_mut(slot as usize)
     }
 
-    /// The record in a slot.
-    pub fn record(&self, slot: u32) -> Option<&Record> {
-        self.records.get(slot as usize)
+    /// The session in a slot, with its record.
+    #[inline]
+    pub fn get(&self, slot: u32) -> Option<(&Session, &Record)> {
+        Some((self.sessions.get(slot as usize)?, self.records.get(slot as usize)?))
     }
 
     /// Whether a slot holds a session.

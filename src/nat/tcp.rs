@@ -53,6 +53,11 @@ pub const fn is_established(bits: u8) -> bool {
     bits & (SYN_OUT | SYN_IN | RESET) == SYN_OUT | SYN_IN && bits & (FIN_OUT | FIN_IN) != FIN_OUT | FIN_IN
 }
 
+/// Whether the connection has ended, so that its ports may serve another.
+pub const fn is_over(bits: u8) -> bool {
+    matches!(state(bits), TcpState::Closed | TcpState::Reset)
+}
+
 /// Whether a segment can change any state: those that cannot are the most.
 #[inline(always)]
 pub const fn is_plain(flags: u8, bits: u8) -> bool {
@@ -69,9 +74,8 @@ pub const fn after(bits: u8, flags: u8, end: End) -> u8 {
         return bits | RESET;
     }
     if flags & SYN != 0 {
-        let is_over = matches!(state(bits), TcpState::Closed | TcpState::Reset);
         // A new SYN on a connection that is over opens it anew (RFC 5382 REQ-2, TIME-WAIT reuse of RFC 6191).
-        let before = if is_over && flags & ACK == 0 { 0 } else { bits & !RESET };
+        let before = if is_over(bits) && flags & ACK == 0 { 0 } else { bits & !RESET };
         return before | syn;
     }
     // Traffic after a reset shows that the reset was not believed (RFC 7857 §2.2).

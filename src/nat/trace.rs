@@ -103,7 +103,8 @@ impl Engine {
 
     fn flow_of(&self, key: &FlowKey) -> Option<Flow> {
         let slot = self.sessions.find(self.sessions.hash(key), key)?;
-        Some(self.sessions.session(slot)?.flow(self.sessions.record(slot)?))
+        let (session, record) = self.sessions.get(slot)?;
+        Some(session.flow(record))
     }
 
     /// Decides one packet, and records it if it matches.

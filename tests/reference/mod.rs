@@ -212,6 +212,13 @@ impl Reference {
 
         if let Some(inside) = self.static_inside(protocol, external) {
             let flow = Flow { vpc: inside.vpc, protocol, inside: inside.host, peer };
+            // Answers to this peer leave from one external endpoint: that of the connection that came first, until it is over.
+            if let Some(rival) = self.session(&flow).filter(|session| session.external != external) {
+                if !rival.tcp.closed() || !tcp.is_some_and(|tcp| opens(tcp.flags)) {
+                    return Expected::Drop(vec![R::FlowConflict]);
+                }
+                self.sessions.retain(|session| session.flow != flow);
+            }
             self.note_static(flow, external, packet, Direction::In);
             return forward(inside);
         }

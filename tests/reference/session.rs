@@ -64,7 +64,8 @@ impl TcpState {
     /// A connection met in its middle, as after a restart: only DNAT entries allow that.
     pub const MIDDLE: Self = Self { syn: [true; 2], fin: [false; 2], reset: false };
 
-    fn closed(self) -> bool {
+    /// Whether it is over.
+    pub fn closed(self) -> bool {
         self.reset || self.fin == [true; 2]
     }
 
