@@ -1,6 +1,6 @@
 //! Resources: each kind is a collection with the same five requests.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::api::caller::Asker;
-use crate::api::input::{Body, Nothing, Parameters};
+use crate::api::input::{Body, Named, Nothing, Parameters};
 use crate::api::problem::Problem;
 use crate::api::routes::{Api, Deleted, IDEMPOTENCY_KEY, Page, REPLAYED, limit_of};
 use crate::control::access::Caller;
@@ -69,15 +69,14 @@ impl Collection {
                                  Body(body): Body<Value>| {
             self.create(&api, caller, &headers, body).await
         };
-        let show =
-            async move |State(api): State<Api>,
-                        Asker(caller),
-                        Parameters(Nothing {}),
-                        Path(id): Path<String>| { self.show(&api, caller, id).await };
+        let show = async move |State(api): State<Api>,
+                               Asker(caller),
+                               Parameters(Nothing {}),
+                               Named(id): Named| { self.show(&api, caller, id).await };
         let update = async move |State(api): State<Api>,
                                  Asker(caller),
                                  Parameters(Nothing {}),
-                                 Path(id): Path<String>,
+                                 Named(id): Named,
                                  Body(body): Body<Value>| {
             let request = ChangeRequest { id: Some(id), body, ..self.change(ChangeAction::Update) };
             made(&api, caller, request).await.map(|changed| Json(changed.resource))
@@ -85,7 +84,7 @@ impl Collection {
         let delete = async move |State(api): State<Api>,
                                  Asker(caller),
                                  Parameters(DeleteParameters { force }),
-                                 Path(id): Path<String>| {
+                                 Named(id): Named| {
             let request = ChangeRequest { id: Some(id), force, ..self.change(ChangeAction::Delete) };
             made(&api, caller, request).await.map(|changed| Json(Deleted { deleted: changed.deleted }))
         };

@@ -3,7 +3,9 @@
 //!
 //! | module | what it is |
 //! | --- | --- |
-//! | [`server`] | listeners, connections and their limits: one thread, the only asynchronous code |
+//! | [`server`] | listeners: one thread, the only asynchronous code |
+//! | `connection` | one connection and its bounds |
+//! | `places` | how many connections there are, and who gives way |
 //! | [`routes`] | which path asks for what |
 //! | [`collections`] | resources: list, create, show, update, delete |
 //! | [`caller`] | who asks: a user of this machine, or the owner of a key |
@@ -13,10 +15,12 @@
 
 pub mod caller;
 pub mod collections;
+mod connection;
 pub mod input;
 pub mod openapi;
+mod places;
 pub mod problem;
 pub mod routes;
 pub mod server;
 
-pub use server::{Server, StartError};
+pub use server::{Listeners, Server, StartError};

@@ -247,9 +247,9 @@ fn session_filters() -> Vec<Parameter> {
         ("inside", "The private address: ADDRESS[/LENGTH][:PORT] or :PORT"),
         ("eip", "The EIP and the port on it, likewise"),
         ("peer", "The peer, likewise"),
-        ("entry", "The entry that made it: identifier or name"),
-        ("gateway", "Its gateway"),
-        ("vpc", "Its VPC"),
+        ("entry", "The entry that made it: its name, or its identifier if it has none"),
+        ("gateway", "Its gateway: identifier or name"),
+        ("vpc", "Its VPC: identifier or name"),
         ("kind", "snat or dnat"),
     ];
     let mut all: Vec<_> =

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::State;
 use axum::http::header::{CONTENT_TYPE, LOCATION};
-use axum::http::{HeaderName, StatusCode};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
@@ -14,19 +14,20 @@ use tokio::task::spawn_blocking;
 
 use crate::api::caller::Asker;
 use crate::api::collections;
-use crate::api::input::{Body, Nothing, Parameters};
+use crate::api::input::{Body, Named, Nothing, Parameters};
 use crate::api::openapi;
 use crate::api::problem::Problem;
+use crate::config::Code;
 use crate::control;
 use crate::control::access::Caller;
 use crate::control::describe::PacketDescription;
+use crate::control::inventory::Refusal;
 use crate::control::protocol::{
     Answer, AuditRequest, CreateKey, End, Fault, FaultCode, Request, SessionsRequest,
 };
 use crate::control::service::{Gone, Interrupted, Service, Sink};
+use crate::control::writer::refused;
 
-/// Bytes of a body.
-const BODY: usize = 64 * 1024;
 /// Requests that the manager works on for the API at the same time; more of them wait their turn.
 pub(super) const AT_ONCE: usize = 8;
 /// Items of a list where the request says nothing, and at most.
@@ -76,6 +77,9 @@ impl Api {
         match asked.await {
             Ok(Ok(answered)) => Ok(answered),
             Ok(Err(Interrupted::Fault(fault))) => Err(fault.into()),
+            Err(error) if error.is_panic() => {
+                Err(Fault::new(FaultCode::Failed, "a defect of natgate: please report it").into())
+            }
             Ok(Err(Interrupted::Gone)) | Err(_) => Err(stopping().into()),
         }
     }
@@ -119,7 +123,7 @@ pub fn router(api: Api) -> Router {
         .route("/v1/explain", post(explain))
         .route("/v1/audit", get(audit))
         .route("/v1/keys", get(keys).post(create_key))
-        .route("/v1/keys/{id}", delete(delete_key))
+        .route("/v1/keys/{id}", get(key).delete(delete_key))
         .fallback(async || {
             Problem::new(StatusCode::NOT_FOUND, "no-such-path", "there is no such path")
                 .hint("GET /v1/openapi.json tells all of them")
@@ -127,7 +131,6 @@ pub fn router(api: Api) -> Router {
         .method_not_allowed_fallback(async || {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", "the path does not take this method")
         })
-        .layer(DefaultBodyLimit::max(BODY))
         .with_state(api)
 }
 
@@ -193,17 +196,22 @@ async fn sessions(
     Asker(caller): Asker,
     Parameters(mut request): Parameters<SessionsRequest>,
 ) -> Result<Response, Problem> {
-    request.limit = Some(limit_of(request.limit)?);
     let count_only = request.count;
+    if !count_only {
+        request.limit = Some(limit_of(request.limit)?);
+    }
     let (answers, end) = api.ask(caller, Request::Sessions(request)).await?;
+    let End { count, truncated, unmerged } = end;
     if count_only {
-        return Ok(Json(serde_json::json!({ "count": end.count })).into_response());
+        let count = serde_json::json!({ "count": count, "truncated": truncated, "unmerged": unmerged });
+        return Ok(Json(count).into_response());
     }
     let items = answers.into_iter().filter_map(|answer| match answer {
         Answer::Session(session) => Some(session),
         _ => None,
     });
-    let list = serde_json::json!({ "items": items.collect::<Vec<_>>(), "truncated": end.truncated });
+    let items: Vec<_> = items.collect();
+    let list = serde_json::json!({ "items": items, "truncated": truncated, "unmerged": unmerged });
     Ok(Json(list).into_response())
 }
 
@@ -239,12 +247,35 @@ async fn keys(
     Ok(Json(Page { items: keys.collect(), next: None }))
 }
 
+async fn key(
+    State(api): State<Api>,
+    Asker(caller): Asker,
+    _: Parameters<Nothing>,
+    Named(id): Named,
+) -> Result<impl IntoResponse, Problem> {
+    let (answers, _) = api.ask(caller, Request::Keys).await?;
+    let mut keys = answers.into_iter().filter_map(|answer| match answer {
+        Answer::Key(key) => Some(key),
+        _ => None,
+    });
+    let unknown = || refused(Refusal::new(Code::NotFound, "id").value(&id));
+    Ok::<_, Problem>(Json(keys.find(|key| key.id == id).ok_or_else(unknown)?))
+}
+
 async fn create_key(
     State(api): State<Api>,
     Asker(caller): Asker,
     _: Parameters<Nothing>,
+    headers: HeaderMap,
     Body(request): Body<CreateKey>,
 ) -> Result<impl IntoResponse, Problem> {
+    if headers.contains_key(&IDEMPOTENCY_KEY) {
+        let detail = "a key is not created with an Idempotency-Key: its secret is told once, so no answer can repeat it";
+        let problem = Problem::new(StatusCode::BAD_REQUEST, Code::IdempotencyKey.name(), detail);
+        let parameter = Some("Idempotency-Key".to_owned());
+        return Err(Problem { parameter, ..problem }
+            .hint("leave the header out; where an answer was lost, delete the key whose secret nobody has"));
+    }
     let of = |answer| if let Answer::KeyCreated(created) = answer { Some(created) } else { None };
     let Json(created) = api.ask_one(caller, Request::CreateKey(request), of).await?;
     let location = format!("/v1/keys/{}", created.key.id);
@@ -255,7 +286,7 @@ async fn delete_key(
     State(api): State<Api>,
     Asker(caller): Asker,
     _: Parameters<Nothing>,
-    Path(id): Path<String>,
+    Named(id): Named,
 ) -> Result<impl IntoResponse, Problem> {
     let of = |answer| if let Answer::Key(key) = answer { Some(key) } else { None };
     let Json(key) = api.ask_one(caller, Request::DeleteKey(id), of).await?;

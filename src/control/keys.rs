@@ -4,7 +4,7 @@
 //! cannot be guessed, and a look-up by the hash tells nothing about how much of a secret was right.
 
 use std::collections::BTreeMap;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -37,8 +37,10 @@ struct Stored {
 #[derive(Debug)]
 pub struct Keys {
     desk: Desk,
-    /// By the hash of the secret.
+    /// By the hash of the secret. Locked for writing only for a moment: whoever shows a key does not wait for the disk.
     known: RwLock<BTreeMap<String, Key>>,
+    /// Held while keys are made or deleted: one after the other.
+    changing: Mutex<()>,
 }
 
 impl Keys {
@@ -55,7 +57,7 @@ impl Keys {
                 .map_err(|error| format!("the store's key {id}: {error}"))
         };
         let known = rows.into_iter().map(read).collect::<Result<_, _>>()?;
-        Ok(Self { desk, known: RwLock::new(known) })
+        Ok(Self { desk, known: RwLock::new(known), changing: Mutex::new(()) })
     }
 
     /// Whose secret this is.
@@ -92,14 +94,14 @@ impl Keys {
         let (id, secret) = (format!("key-{}", random(1)), format!("{PREFIX}{}", random(4)));
         let created_at = time::format(now());
         let key = Key { id, name: request.name.clone(), role, created_at };
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= MOST {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.known.read().unwrap_or_else(PoisonError::into_inner).len() >= MOST {
             let message = format!("there are {MOST} keys already");
             return Err(Fault::new(FaultCode::Refused, message).hint("delete those that nobody uses"));
         }
         let stored = Stored { key: key.clone(), hash: hash(&secret) };
         self.write(who, "create", None, Some(&stored))?;
-        known.insert(stored.hash, key.clone());
+        self.known.write().unwrap_or_else(PoisonError::into_inner).insert(stored.hash, key.clone());
         Ok(KeyCreated { key, secret })
     }
 
@@ -108,23 +110,27 @@ impl Keys {
     /// # Errors
     /// There is no such key, or the store cannot be written.
     pub fn delete(&self, who: &str, id: &str) -> Result<Key, Fault> {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let stored = self.find(id)?;
+        self.write(who, "delete", Some(&stored), None)?;
+        let Stored { key, hash } = stored;
+        self.known.write().unwrap_or_else(PoisonError::into_inner).remove(&hash);
+        Ok(key)
+    }
+
+    /// The key of an identifier, or of the name that no other has.
+    fn find(&self, id: &str) -> Result<Stored, Fault> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let found: Vec<_> =
             known.iter().filter(|(_, key)| key.id == id || key.name.as_deref() == Some(id)).collect();
-        let (hash, key) = match found[..] {
-            [(hash, key)] => (hash.clone(), key.clone()),
-            [] => return Err(refused(Refusal::new(Code::NotFound, "id").value(id))),
+        match found[..] {
+            [(hash, key)] => Ok(Stored { key: key.clone(), hash: hash.clone() }),
+            [] => Err(refused(Refusal::new(Code::NotFound, "id").value(id))),
             [..] => {
-                let several =
-                    found.iter().fold(Refusal::new(Code::AmbiguousName, "id").value(id), |r, (_, key)| {
-                        r.conflict(&key.id)
-                    });
-                return Err(refused(several));
+                let several = Refusal::new(Code::AmbiguousName, "id").value(id);
+                Err(refused(found.iter().fold(several, |refusal, (_, key)| refusal.conflict(&key.id))))
             }
-        };
-        self.write(who, "delete", Some(&Stored { key: key.clone(), hash: hash.clone() }), None)?;
-        known.remove(&hash);
-        Ok(key)
+        }
     }
 
     fn write(

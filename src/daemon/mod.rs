@@ -42,7 +42,7 @@ pub enum Error {
     #[error("{0}")]
     Store(#[from] LoadError),
     /// The management socket cannot be had.
-    #[error("{0}")]
+    #[error("system.control {0}")]
     Socket(#[from] BindError),
     /// The API cannot be served.
     #[error("{0}")]
@@ -94,7 +94,8 @@ pub fn run(config: &Path) -> Result<(), Error> {
     // First of all that is taken: a gateway that runs already is not disturbed at its ports.
     let listener = Listener::bind(&model.system().control)?;
     let socket = listener.path().to_owned();
-    let api = model.api().clone();
+    let (api_socket, listens) = (model.api().socket.clone(), model.api().listen);
+    let api = api::Listeners::open(model.api())?;
 
     let (manager, ledger) = start(config, model, Arc::clone(&notifier))?;
     let manager = Arc::new(manager);
@@ -103,8 +104,7 @@ pub fn run(config: &Path) -> Result<(), Error> {
     if let Some(desk) = writer.as_ref().and_then(Writer::desk) {
         manager.attach(desk).map_err(Error::Keys)?;
     }
-    let (api_socket, listens) = (api.socket.clone(), api.listen);
-    let api = api::Server::start(&api, Arc::clone(&manager) as _)?;
+    let api = api::Server::start(api, Arc::clone(&manager) as _)?;
     let server = Server::start(listener, Arc::clone(&manager) as _, Limits::default())
         .map_err(system("starting the management thread"))?;
     let listens = listens.map_or_else(String::new, |address| format!(" and {address}"));

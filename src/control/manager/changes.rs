@@ -44,6 +44,16 @@ impl Manager {
         })
     }
 
+    /// What the directory calls a VPC or gateway that a request names: where resources live in a store, its identifier.
+    ///
+    /// # Errors
+    /// There is none of that identifier or name, or there are several.
+    pub(super) fn called(&self, kind: Kind, parameter: &str, text: &str) -> Result<String, Fault> {
+        let Some(desk) = self.desk.get() else { return Ok(text.to_owned()) };
+        let found = desk.read(|inventory| inventory.resolve(kind, parameter, text));
+        found.map(|id| id.to_string()).map_err(refused)
+    }
+
     /// Makes a change; returns when it is durable and in force on all workers.
     ///
     /// # Errors

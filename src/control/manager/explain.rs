@@ -6,6 +6,7 @@ use crate::base::{EntryId, InterfaceIndex, WorkerIndex};
 use crate::config::Directory;
 use crate::control::address::Protocol;
 use crate::control::describe::{PacketDescription, Side, TcpFlags};
+use crate::control::inventory::Kind;
 use crate::control::manager::{Manager, View, names};
 use crate::control::protocol::{Explanation, Fault, FaultCode, Step};
 use crate::nat::session::Flow;
@@ -31,7 +32,11 @@ impl Manager {
             .map_err(|rule| Fault::new(FaultCode::BadRequest, format!("packet \"{packet}\": {rule}")))?;
         let view = self.view();
         let snapshot = self.running.snapshot();
-        let realm = realm(&view, packet)?;
+        let realm = match &packet.from {
+            Some(Side::Vpc(name)) => Realm::Vpc(view.vpc_named(&self.called(Kind::Vpc, "vpc", name)?)?),
+            Some(Side::Outside) => Realm::Outside,
+            None => realm(&view, packet.source.address)?,
+        };
         let datagram = datagram(packet);
         let interface = interface(&snapshot, realm, datagram.source).ok_or_else(|| {
             let side = names::realm(&view.directory, realm);
@@ -204,14 +209,8 @@ impl<'a> Telling<'a> {
     }
 }
 
-/// The side that a packet comes from: the one that is said, or the one whose addresses its source is of.
-fn realm(view: &View, packet: &PacketDescription) -> Result<Realm, Fault> {
-    match &packet.from {
-        Some(Side::Outside) => return Ok(Realm::Outside),
-        Some(Side::Vpc(name)) => return view.vpc_named(name).map(Realm::Vpc),
-        None => {}
-    }
-    let source = packet.source.address;
+/// The side whose addresses a packet's source is of.
+fn realm(view: &View, source: Ipv4Addr) -> Result<Realm, Fault> {
     let vpcs = view.model.vpcs().iter().filter(|vpc| vpc.cidr.contains(source.into()));
     let names: Vec<_> = vpcs.map(|vpc| vpc.name.as_str()).collect();
     match names.as_slice() {

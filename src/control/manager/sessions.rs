@@ -11,6 +11,7 @@ use hashbrown::{HashMap, HashSet};
 
 use crate::base::{EntryId, Tick, VpcIndex};
 use crate::control::address::{AddressFilter, Protocol};
+use crate::control::inventory::Kind;
 use crate::control::manager::{Manager, View, names};
 use crate::control::protocol::{End, Fault, FaultCode, KindFilter, Session, SessionsRequest};
 use crate::nat::tcp::TcpState;
@@ -131,7 +132,15 @@ impl Manager {
         each: &mut dyn FnMut(Session) -> ControlFlow<()>,
     ) -> Result<End, Fault> {
         let view = self.view();
-        let (filter, entries) = filter(&view, request)?;
+        let called = |kind, parameter, text: &Option<String>| {
+            text.as_deref().map(|text| self.called(kind, parameter, text)).transpose()
+        };
+        let request = SessionsRequest {
+            gateway: called(Kind::Gateway, "gateway", &request.gateway)?,
+            vpc: called(Kind::Vpc, "vpc", &request.vpc)?,
+            ..request.clone()
+        };
+        let (filter, entries) = filter(&view, &request)?;
         let mut listing = Listing {
             view: &view,
             each,

@@ -14,13 +14,11 @@ const LONGEST: usize = 107 - SUFFIX.len();
 /// The socket is made under this name and then renamed, so that its place never holds one that is not ready.
 const SUFFIX: &str = ".new";
 
-/// Why the socket cannot be opened.
+/// Why a socket cannot be opened. Whoever wants it says which key of the configuration names it.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// Another gateway has it.
-    #[error(
-        "socket {path}: another natgate ({holder}) listens there; stop it, or give this one another socket (system.control, or api.socket for the API)"
-    )]
+    #[error("{path}: another natgate ({holder}) listens there; stop it, or give this one another socket")]
     InUse {
         /// The socket.
         path: PathBuf,
@@ -28,17 +26,13 @@ pub enum BindError {
         holder: String,
     },
     /// Something else has that name.
-    #[error(
-        "socket {path}: a file that is no socket has this name; remove it, or choose another socket (system.control, or api.socket for the API)"
-    )]
+    #[error("{path}: a file that is no socket has this name; remove it, or choose another socket")]
     NotASocket {
         /// The file.
         path: PathBuf,
     },
     /// The kernel does not take such a name.
-    #[error(
-        "socket {path}: the path has {length} bytes, more than the {LONGEST} allowed; choose a shorter one (system.control, or api.socket for the API)"
-    )]
+    #[error("{path}: the path has {length} bytes, more than the {LONGEST} allowed; choose a shorter one")]
     TooLong {
         /// The socket.
         path: PathBuf,
@@ -46,7 +40,7 @@ pub enum BindError {
         length: usize,
     },
     /// The kernel refused.
-    #[error("socket {path}: {action} failed: {error}")]
+    #[error("{path}: {action} failed: {error}")]
     Io {
         /// The file concerned.
         path: PathBuf,
