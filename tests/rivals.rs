@@ -31,7 +31,7 @@ fn open(net: &mut TestNet, client: (std::net::Ipv4Addr, u16), by: (&str, u16)) {
     let syn = Packet::syn(client, endpoint(by));
     let inside = net.send(Side::Outside, &syn).forwarded(INSIDE).clone();
     assert_eq!(inside.destination(), (ip(HOST), 80));
-    let flags = Flags::SYN | Flags::ACK;
+    let flags = Flags::SYN_ACK;
     let answer = Packet::tcp(inside.destination(), client, flags, 5, 1);
     let out = net.send(INSIDE, &answer).forwarded(Side::Outside).clone();
     assert_eq!(out.source(), endpoint(by), "answered from another entry's endpoint");
@@ -58,7 +58,7 @@ fn the_second_flow_waits_for_the_end_of_the_first() {
             net.send(Side::Outside, &data).dropped(DropReason::FlowConflict);
             open(&mut net, client, first);
             // Half closed is still open.
-            let close = |from, to| Packet::tcp(from, to, Flags::FIN | Flags::ACK, 2, 7);
+            let close = |from, to| Packet::tcp(from, to, Flags::FIN_ACK, 2, 7);
             net.send(INSIDE, &close((ip(HOST), 80), client)).forwarded(Side::Outside);
             net.send(Side::Outside, &Packet::syn(client, endpoint(second))).dropped(DropReason::FlowConflict);
             net.send(Side::Outside, &close(client, endpoint(first))).forwarded(INSIDE);

@@ -112,8 +112,11 @@ pub(super) struct Board {
 const COUNTERS: usize = size_of::<Counters>() / 8;
 const ACTIVITY: usize = size_of::<Activity>() / 8;
 const PORT: usize = size_of::<PortTotals>() / 8;
-/// Readers give up a coherent copy after so many disturbed ones: the worker would have to write without end.
-const ATTEMPTS: usize = 1000;
+/// A reader that was disturbed so many times in a row lets others run: the worker may have lost its core while it wrote.
+const IMPATIENT: usize = 64;
+const PAUSE: Duration = Duration::from_micros(50);
+/// Readers give up a coherent copy after so many disturbed ones, some seconds: the worker's thread is stopped in its middle.
+const ATTEMPTS: usize = 1_000_000;
 
 impl Board {
     pub(super) fn new(ports: usize) -> Self {
@@ -150,7 +153,7 @@ impl Board {
     /// A copy of what was written last.
     pub(super) fn read(&self) -> WorkerTotals {
         let mut words = vec![0_u64; self.words.len()];
-        for _ in 0..ATTEMPTS {
+        for attempt in 1..ATTEMPTS {
             let before = self.sequence.load(Ordering::Acquire);
             for (word, place) in words.iter_mut().zip(&self.words) {
                 *word = place.load(Ordering::Relaxed);
@@ -159,7 +162,11 @@ impl Board {
             if before.is_multiple_of(2) && self.sequence.load(Ordering::Relaxed) == before {
                 break;
             }
-            std::hint::spin_loop();
+            if attempt.is_multiple_of(IMPATIENT) {
+                std::thread::sleep(PAUSE);
+            } else {
+                std::hint::spin_loop();
+            }
         }
         let (counters, rest) = words.split_at(COUNTERS);
         let (activity, ports) = rest.split_at(ACTIVITY);
