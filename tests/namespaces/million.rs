@@ -82,7 +82,7 @@ fn listing_a_million_sessions_stalls_no_packet() {
     let gateway = Gateway::start(&lab, &configuration(&lab));
     let used = || parse(&gateway.ask("status --json"))["sessions"]["used"].as_u64().unwrap_or(0);
     // What a full queue loses comes again: the flows take turns.
-    for _ in 0..10 {
+    for _ in 0..30 {
         if used() >= SESSIONS {
             break;
         }

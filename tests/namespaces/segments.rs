@@ -110,9 +110,8 @@ fn several_ways_to_one_server(back_end: &str) {
     }
     // From one source port by each way: to the server the connections look the same.
     for way in ["203.0.113.17", "203.0.113.16:8081", "203.0.113.21", "203.0.113.20:8082"] {
-        let command = format!(
-            "curl -sS --fail --max-time 5 --local-port 40000 -H 'Connection: close' 'http://{way}/'"
-        );
+        let command =
+            format!("curl -sS --fail --max-time 5 --local-port 40000 -H 'Connection: close' 'http://{way}/'");
         assert!(lab.run("client", &command).contains("the page of app"), "by {way}");
     }
     for way in ["203.0.113.17", "203.0.113.21"] {
