@@ -69,6 +69,7 @@ fn setup(workers: u16) -> (Setup, [Vec<Far>; 2]) {
         neighbours: 64,
         snat_eips: 4,
         ring: natgate::worker::setup::RING,
+        events: 0,
         seed: Some(1),
         snapshot: Arc::new(Snapshot::default()),
     };

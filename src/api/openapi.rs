@@ -16,7 +16,7 @@ use crate::control::inventory::Kind;
 use crate::control::inventory::spec::{
     DnatSpec, EipSpec, GatewaySpec, RouteSpec, Scalar, SnatSpec, TimeoutSpec, VSwitchSpec, VpcSpec,
 };
-use crate::control::protocol::{CreateKey, Key, KeyCreated};
+use crate::control::protocol::{CreateKey, Key, KeyCreated, Owner};
 
 const JSON: &str = "application/json";
 
@@ -37,6 +37,10 @@ pub fn document() -> OpenApi {
             "/v1/sessions",
             get("sessions", "Live sessions; all conditions hold", session_filters(), object()),
         )
+        .path("/v1/who", {
+            let summary = "Who had an external address and port at a time, by the index of the session log";
+            get("who", summary, who_parameters(), page(reference("Owner")))
+        })
         .path(
             "/v1/audit",
             get("audit", "Who changed what, the newest first", audit_filters(), page(object())),
@@ -57,7 +61,14 @@ pub fn document() -> OpenApi {
             let delete = operation("deleteKey", "Delete an API key; it opens nothing any more")
                 .parameter(id())
                 .response("200", answer("What is gone", reference("Deleted")));
-            PathItem::new(HttpMethod::Delete, delete.build())
+            let mut item = PathItem::new(HttpMethod::Delete, delete.build());
+            item.get = Some(
+                operation("showKey", "Show an API key, without its secret")
+                    .parameter(id())
+                    .response("200", answer("As it is now", reference("Key")))
+                    .build(),
+            );
+            item
         });
     let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
     let components = ComponentsBuilder::new()
@@ -74,6 +85,7 @@ pub fn document() -> OpenApi {
         .schema_from::<Role>()
         .schema_from::<CreateKey>()
         .schema_from::<KeyCreated>()
+        .schema_from::<Owner>()
         .schema_from::<Deleted>()
         .schema_from::<Explain>()
         .schema_from::<Problem>()
@@ -256,6 +268,18 @@ fn session_filters() -> Vec<Parameter> {
         texts.into_iter().map(|(name, meaning)| query(name, meaning, Type::String)).collect();
     all.push(query("limit", "At most so many", Type::Integer));
     all.push(query("count", "Only count them", Type::Boolean));
+    all
+}
+
+fn who_parameters() -> Vec<Parameter> {
+    let mut needed = [
+        query("address", "The EIP", Type::String),
+        query("protocol", "tcp, udp, icmp or a number", Type::String),
+    ];
+    needed.iter_mut().for_each(|parameter| parameter.required = Required::True);
+    let mut all = needed.to_vec();
+    all.push(query("port", "Its port, or ICMP identifier; zero where the protocol has none", Type::Integer));
+    all.push(query("at", "When, in UTC, such as 2026-01-31T23:59:00Z; otherwise now", Type::String));
     all
 }
 

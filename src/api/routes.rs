@@ -23,7 +23,7 @@ use crate::control::access::Caller;
 use crate::control::describe::PacketDescription;
 use crate::control::inventory::Refusal;
 use crate::control::protocol::{
-    Answer, AuditRequest, CreateKey, End, Fault, FaultCode, Request, SessionsRequest,
+    Answer, AuditRequest, CreateKey, End, Fault, FaultCode, Request, SessionsRequest, WhoRequest,
 };
 use crate::control::service::{Gone, Interrupted, Service, Sink};
 use crate::control::writer::refused;
@@ -120,6 +120,7 @@ pub fn router(api: Api) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/stats", get(stats))
         .route("/v1/sessions", get(sessions))
+        .route("/v1/who", get(who))
         .route("/v1/explain", post(explain))
         .route("/v1/audit", get(audit))
         .route("/v1/keys", get(keys).post(create_key))
@@ -213,6 +214,19 @@ async fn sessions(
     let items: Vec<_> = items.collect();
     let list = serde_json::json!({ "items": items, "truncated": truncated, "unmerged": unmerged });
     Ok(Json(list).into_response())
+}
+
+async fn who(
+    State(api): State<Api>,
+    Asker(caller): Asker,
+    Parameters(request): Parameters<WhoRequest>,
+) -> Result<impl IntoResponse, Problem> {
+    let (answers, _) = api.ask(caller, Request::Who(request)).await?;
+    let owners = answers.into_iter().filter_map(|answer| match answer {
+        Answer::Owner(owner) => Some(owner),
+        _ => None,
+    });
+    Ok(Json(Page { items: owners.collect(), next: None }))
 }
 
 async fn audit(

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use super::keys::{AuditArgs, KeyVerb};
 pub use super::nouns::{DnatValues, EipValues, GatewayValues, SnatValues, VSwitchValues, Verb, VpcValues};
-use crate::control::address::{AddressFilter, Protocol};
+use crate::control::address::{AddressFilter, Endpoint, Protocol};
 use crate::control::protocol::KindFilter;
 use crate::pktgen::flows::Addresses;
 use crate::pktgen::{Order, Size};
@@ -48,6 +48,8 @@ pub enum Command {
     Metrics(MetricsArgs),
     /// List live sessions. All conditions that are given must hold.
     Sessions(SessionsArgs),
+    /// Tell who had an EIP's port at a time, from the index of the session log.
+    Who(WhoArgs),
     /// Show what each stage decides about the next packets. All conditions that are given must hold.
     Trace(TraceArgs),
     /// Say what would happen to a packet, and by which entry, without sending one.
@@ -199,6 +201,43 @@ pub struct SessionsArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub client: ClientArgs,
+}
+
+/// Arguments of `who`.
+#[derive(Clone, Debug, Args)]
+pub struct WhoArgs {
+    /// The EIP, its port (or ICMP identifier) and the protocol.
+    #[arg(value_name = "ADDRESS:PORT/PROTOCOL", help = "Such as 203.0.113.16:40000/tcp, or 203.0.113.16/47")]
+    pub external: External,
+    /// When, in UTC; otherwise now.
+    #[arg(long, value_name = "TIME", help = "When, in UTC, such as 2026-01-31T23:59:00Z; otherwise now")]
+    pub at: Option<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub client: ClientArgs,
+}
+
+/// An external endpoint on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct External {
+    /// Address and port.
+    pub endpoint: Endpoint,
+    /// IP protocol.
+    pub protocol: Protocol,
+}
+
+impl FromStr for External {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (endpoint, protocol) =
+            text.split_once('/').ok_or("the protocol is missing: write ADDRESS:PORT/PROTOCOL")?;
+        let (endpoint, protocol): (Endpoint, Protocol) = (endpoint.parse()?, protocol.parse()?);
+        if endpoint.port.is_none() && (protocol.has_ports() || protocol == Protocol::ICMP) {
+            return Err(format!("the port is missing: write {}:PORT/{protocol}", endpoint.address));
+        }
+        Ok(Self { endpoint, protocol })
+    }
 }
 
 /// Arguments of `trace`.

@@ -9,15 +9,17 @@ use serde::Serialize;
 
 use crate::cli::args::{
     CheckArgs, Cli, ClientArgs, CompletionsArgs, ExplainArgs, MetricsArgs, ReloadArgs, SessionsArgs,
-    StatsArgs, StatusArgs, TraceArgs,
+    StatsArgs, StatusArgs, TraceArgs, WhoArgs,
 };
+use crate::cli::output::Table;
 use crate::cli::{Command, Console, Exit, keys, nouns, pktgen, render, speed};
 use crate::config;
 use crate::control::client::{Client, ClientError};
 use crate::control::describe::PacketDescription;
 use crate::control::metrics;
 use crate::control::protocol::{
-    Answer, End, Fault, FaultCode, ReloadRequest, Request, SessionsRequest, Stats, TraceRequest,
+    Answer, End, Fault, FaultCode, Owner, ReloadRequest, Request, SessionsRequest, Stats, TraceRequest,
+    WhoRequest,
 };
 
 /// Why a command did not end well.
@@ -47,6 +49,7 @@ pub fn execute(command: &Command, console: &mut Console<'_>) -> Exit {
         Command::Stats(args) => (stats(args, console), args.client.json),
         Command::Metrics(args) => (print_metrics(args, console), false),
         Command::Sessions(args) => (sessions(args, console), args.client.json),
+        Command::Who(args) => (who(args, console), args.client.json),
         Command::Trace(args) => (trace(args, console), args.client.json),
         Command::Explain(args) => (explain(args, console), args.client.json),
         Command::Vpc(verb) => nouns::execute("vpc", verb, console),
@@ -270,6 +273,32 @@ fn sessions(args: &SessionsArgs, console: &mut Console<'_>) -> Result<(), Failed
             "{} rows may be the other direction of a DNAT session shown before",
             end.unmerged
         ));
+    }
+    Ok(())
+}
+
+fn who(args: &WhoArgs, console: &mut Console<'_>) -> Result<(), Failed> {
+    let WhoArgs { external, at, client } = args;
+    let request = WhoRequest {
+        address: external.endpoint.address,
+        port: external.endpoint.port.unwrap_or(0),
+        protocol: external.protocol,
+        at: at.clone(),
+    };
+    let mut table = Table::new(["INSIDE", "VPC", "PEER", "BEGAN AT", "ENDED AT", "GATEWAY", "ENTRY"]);
+    let end = ask(client, Request::Who(request), |answer| match answer {
+        Answer::Owner(owner) if client.json => json_line(console.out, &owner),
+        Answer::Owner(owner) => {
+            let Owner { inside, vpc, peer, began_at, ended_at, gateway, entry } = *owner;
+            table.row([inside, vpc, peer, began_at, ended_at.unwrap_or_else(|| "-".into()), gateway, entry]);
+            Ok(())
+        }
+        _ => Ok(()),
+    })?;
+    if end.count == 0 {
+        console.note("nobody had it then, as far as the index tells");
+    } else if !client.json {
+        write!(console.out, "{table}")?;
     }
     Ok(())
 }

@@ -88,6 +88,10 @@ pub fn status(status: &Status) -> String {
             format!("{} on {} pages", bytes(memory.bytes), memory.pages),
         ]);
     }
+    for log in &status.session_log {
+        let lost = if log.lost == 0 { String::new() } else { format!(", {} LOST", log.lost) };
+        rest.row([format!("session log: {}", log.place), format!("{} lines{lost}", log.written)]);
+    }
     text.push(rest.to_string());
     if !status.resources.is_empty() {
         let resources: Vec<_> =

@@ -7,8 +7,8 @@ use super::*;
 use crate::control::access::Caller;
 use crate::control::protocol::{
     ActivityStats, Answer, Change, ChangeKind, Counts, End, Explanation, Fault, FaultCode, Finding,
-    GatewayStatus, MemoryStatus, Occupancy, PortStats, PortStatus, Reloaded, Request, Session, Stats, Status,
-    Step, Trace, WorkerStats, WorkerStatus,
+    GatewayStatus, MemoryStatus, Occupancy, PortStats, PortStatus, Reloaded, Request, Session,
+    SessionLogTotals, Stats, Status, Step, Trace, WorkerStats, WorkerStatus,
 };
 use crate::control::service::{Interrupted, Service, Sink};
 use crate::control::socket::scratch::Directory;
@@ -137,6 +137,7 @@ fn stats(uptime_seconds: f64, packets: u64) -> Stats {
 fn status() -> Status {
     Status {
         external_ports: vec![],
+        session_log: vec![SessionLogTotals { place: "file".into(), written: 12, lost: 3 }],
         version: "0.1.0".into(),
         process: 4242,
         uptime_seconds: 93_784.0,

@@ -62,6 +62,9 @@ codes! {
     StoreHasResources "with a [store], resources live there and not in the file";
     ApiNeedsKeys "who uses the API by TCP shows a key, and keys are kept in a [store]";
     ApiNeedsTls "the API speaks plain HTTP on loopback addresses only";
+    InvalidTime "the value must be a time in UTC, as RFC 3339 writes it";
+    SessionLogNowhere "a session log goes somewhere";
+    SessionLogKeep "only an index is kept for some time";
     ApiTlsPair "a certificate and its key go together";
     // System and ports.
     NoPort "a gateway needs at least one [[port]]";

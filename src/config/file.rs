@@ -19,6 +19,7 @@ pub(super) struct File {
     pub(super) quotas: Option<QuotaTable>,
     pub(super) store: Option<StoreTable>,
     pub(super) api: Option<ApiTable>,
+    pub(super) session_log: Option<SessionLogTable>,
     pub(super) ports: Vec<PortTable>,
     pub(super) outside: Vec<OutsideTable>,
     pub(super) vpcs: Vec<VpcTable>,
@@ -37,6 +38,7 @@ impl File {
             quotas: t.table("quotas", &known::QUOTA).map(QuotaTable::read),
             store: t.table("store", &known::STORE).map(StoreTable::read),
             api: t.table("api", &known::API).map(ApiTable::read),
+            session_log: t.table("session_log", &known::SESSION_LOG).map(SessionLogTable::read),
             ports: t.tables("port", &known::PORTS).into_iter().map(PortTable::read).collect(),
             outside: t.tables("outside", &known::OUTSIDE).into_iter().map(OutsideTable::read).collect(),
             vpcs: t.tables("vpc", &known::VPC).into_iter().map(VpcTable::read).collect(),
@@ -148,6 +150,30 @@ impl ApiTable {
             listen: t.optional("listen", values::listener),
             tls_certificate: t.optional("tls_certificate", values::path),
             tls_key: t.optional("tls_key", values::path),
+        }
+    }
+}
+
+pub(super) struct SessionLogTable {
+    pub(super) here: Spot,
+    pub(super) file: Option<Field<String>>,
+    pub(super) syslog: Option<Field<SocketAddr>>,
+    pub(super) ipfix: Option<Field<SocketAddr>>,
+    pub(super) index: Option<Field<String>>,
+    pub(super) keep: Option<Field<Duration>>,
+    pub(super) events: Option<Field<u64>>,
+}
+
+impl SessionLogTable {
+    fn read(t: Table<'_, '_>) -> Self {
+        Self {
+            here: t.here,
+            file: t.optional("file", values::path),
+            syslog: t.optional("syslog", values::collector),
+            ipfix: t.optional("ipfix", values::collector),
+            index: t.optional("index", values::path),
+            keep: t.optional("keep", values::retention),
+            events: t.optional("events", values::count(1024, 16_000_000)),
         }
     }
 }

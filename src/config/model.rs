@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use super::settings::{Api, Quotas, System, TimeoutOverrides};
+use super::settings::{Api, Quotas, SessionLog, System, TimeoutOverrides};
 use super::words::{Description, Name, Vlan};
 use crate::base::PortIndex;
 use crate::policy::{Filtering, Limits, Mapping, PortRange, Prefix, Timeouts};
@@ -412,6 +412,7 @@ pub struct Model {
     pub(super) quotas: Quotas,
     pub(super) store: Option<PathBuf>,
     pub(super) api: Api,
+    pub(super) session_log: Option<SessionLog>,
     pub(super) ports: Vec<Port>,
     pub(super) outside: Vec<Outside>,
     pub(super) vpcs: Vec<Vpc>,
@@ -452,6 +453,11 @@ impl Model {
         &self.api
     }
 
+    /// Where sessions are logged.
+    pub fn session_log(&self) -> Option<&SessionLog> {
+        self.session_log.as_ref()
+    }
+
     /// The same settings with resources that do not stand in the file. The caller vouches for the rules between them.
     pub fn with_resources(&self, vpcs: Vec<Vpc>, gateways: Vec<Gateway>, eips: Vec<Eip>) -> Self {
         Self {
@@ -461,6 +467,7 @@ impl Model {
             quotas: self.quotas,
             store: self.store.clone(),
             api: self.api.clone(),
+            session_log: self.session_log.clone(),
             ports: self.ports.clone(),
             outside: self.outside.clone(),
             vpcs,

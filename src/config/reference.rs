@@ -64,6 +64,7 @@ pub static ROOT: Section = Section {
         key("quotas", "table", "defaults", "How many resources there may be."),
         key("store", "table", NONE, "Where resources are kept when requests change them."),
         key("api", "table", "defaults", "Where the HTTP API is served."),
+        key("session_log", "table", NONE, "Where sessions are logged."),
         key("port", "tables", REQUIRED, "NIC ports."),
         key("outside", "tables", NONE, "Interfaces on the Internet side."),
         key("vpc", "tables", NONE, "Private networks."),
@@ -251,6 +252,26 @@ pub static API: Section = Section {
     ],
 };
 
+/// `[session_log]`.
+pub static SESSION_LOG: Section = Section {
+    path: "session_log",
+    header: "[session_log]",
+    meaning: "Where sessions are logged, those of DNAT entries too: at least one place. A reload cannot change it.",
+    keys: &[
+        key("file", "path", NONE, "JSON lines; the file is opened anew when it was moved away or removed."),
+        key("syslog", "address:port", NONE, "A syslog server, by UDP (RFC 5424)."),
+        key("ipfix", "address:port", NONE, "An IPFIX collector, by UDP (RFC 7011, events of RFC 8158)."),
+        key("index", "path", NONE, "A directory for what `natgate who` looks in."),
+        key("keep", "duration", "`30d`", "How long the index remembers."),
+        key(
+            "events",
+            "count",
+            "`65536`",
+            "Events of a worker that may wait to be written; more are lost, and counted in the log.",
+        ),
+    ],
+};
+
 /// `[[vpc]]`.
 pub static VPC: Section = Section {
     path: "vpc",
@@ -402,9 +423,23 @@ pub static SNAT: Section = Section {
 };
 
 /// All tables, in the order of the reference.
-pub static SECTIONS: [&Section; 15] = [
-    &ROOT, &SYSTEM, &TIMEOUT, &QUOTA, &STORE, &API, &PORTS, &OUTSIDE, &ROUTE, &VPC, &VSWITCH, &GATEWAYS,
-    &EIP, &DNAT, &SNAT,
+pub static SECTIONS: [&Section; 16] = [
+    &ROOT,
+    &SYSTEM,
+    &TIMEOUT,
+    &QUOTA,
+    &STORE,
+    &API,
+    &SESSION_LOG,
+    &PORTS,
+    &OUTSIDE,
+    &ROUTE,
+    &VPC,
+    &VSWITCH,
+    &GATEWAYS,
+    &EIP,
+    &DNAT,
+    &SNAT,
 ];
 
 /// The reference as it stands in the README.

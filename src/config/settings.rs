@@ -91,6 +91,23 @@ pub struct Api {
     pub tls: Option<(PathBuf, PathBuf)>,
 }
 
+/// Where sessions are logged. At least one place is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionLog {
+    /// A file of JSON lines.
+    pub file: Option<PathBuf>,
+    /// A syslog server, by UDP (RFC 5424, RFC 5426).
+    pub syslog: Option<SocketAddr>,
+    /// An IPFIX collector, by UDP (RFC 7011, RFC 8158).
+    pub ipfix: Option<SocketAddr>,
+    /// The directory of the index that answers who had an address.
+    pub index: Option<PathBuf>,
+    /// How long the index remembers.
+    pub keep: Duration,
+    /// Events of one worker that may wait to be written.
+    pub events: usize,
+}
+
 /// How many resources there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quotas {

@@ -1,6 +1,7 @@
 //! Readers of single values: from TOML to a type that holds only what is allowed.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use toml::de::DeValue;
@@ -159,6 +160,18 @@ pub(crate) fn listener(value: &DeValue<'_>) -> Read<SocketAddr> {
     })
 }
 
+/// The address and the UDP port of a collector of logs.
+pub(crate) fn collector(value: &DeValue<'_>) -> Read<SocketAddr> {
+    let text = string("an address and a port", value)?;
+    let address = text.parse::<SocketAddr>().ok();
+    let address = address.filter(|address| address.port() != 0 && !address.ip().is_unspecified());
+    address.ok_or_else(|| {
+        Problem::new(Code::InvalidListener)
+            .rule("the value must be an IP address and a UDP port")
+            .hint("such as \"192.0.2.1:514\" or \"[2001:db8::1]:4739\"")
+    })
+}
+
 /// A network device's name (`IFNAMSIZ` leaves 15 bytes).
 pub(crate) fn device(value: &DeValue<'_>) -> Read<String> {
     let text = string("the name of a network device", value)?;
@@ -254,8 +267,20 @@ pub(crate) fn mac(value: &DeValue<'_>) -> Read<[u8; 6]> {
 
 /// An idle timeout.
 pub(crate) fn timeout(value: &DeValue<'_>) -> Read<Duration> {
-    const LEAST: Duration = Duration::from_secs(1);
-    const MOST: Duration = Duration::from_hours(30 * 24);
+    duration(
+        value,
+        "a timeout must be from 1s to 30d",
+        Duration::from_secs(1)..=Duration::from_hours(30 * 24),
+    )
+}
+
+/// How long something is kept.
+pub(crate) fn retention(value: &DeValue<'_>) -> Read<Duration> {
+    let most = Duration::from_hours(3660 * 24);
+    duration(value, "the time must be from 1h to 3660d", Duration::from_hours(1)..=most)
+}
+
+fn duration(value: &DeValue<'_>, rule: &str, range: RangeInclusive<Duration>) -> Read<Duration> {
     let problem = Problem::new(Code::InvalidDuration);
     if let Some(number) = integer(value) {
         return Err(problem.hint(format!("a number alone has no unit: write \"{number}s\"")));
@@ -264,11 +289,7 @@ pub(crate) fn timeout(value: &DeValue<'_>) -> Read<Duration> {
     let duration = units::duration(text).ok_or_else(|| {
         problem.hint("write whole numbers with units: \"5m\", \"2h4m\", \"90s\", \"500ms\"")
     })?;
-    if (LEAST..=MOST).contains(&duration) {
-        Ok(duration)
-    } else {
-        Err(Problem::new(Code::OutOfRange).rule("a timeout must be from 1s to 30d"))
-    }
+    if range.contains(&duration) { Ok(duration) } else { Err(Problem::new(Code::OutOfRange).rule(rule)) }
 }
 
 /// A bit rate.

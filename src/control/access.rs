@@ -105,6 +105,7 @@ pub const fn role_of(request: &Request) -> Role {
         | Request::Stats
         | Request::Sessions(_)
         | Request::Explain(_)
+        | Request::Who(_)
         | Request::Resources(_)
         | Request::Audit(_) => Role::Viewer,
         Request::Reload(_) | Request::Trace(_) | Request::Change(_) => Role::Operator,

@@ -297,6 +297,21 @@ fn families(status: &Status, stats: &Stats) -> Vec<Family> {
         "External ports that SNAT has taken; hosts get those from 1024 on, 64512 less those of DNAT entries.",
         ports.collect(),
     );
+    let log = &status.session_log;
+    add(
+        "natgate_session_log_lines_total",
+        "counter",
+        &["place"],
+        "Lines of the session log that a place has taken.",
+        each(log, |log| log.place.clone(), |log| log.written as f64),
+    );
+    add(
+        "natgate_session_log_lost_lines_total",
+        "counter",
+        &["place"],
+        "Lines of the session log that are missing at a place.",
+        each(log, |log| log.place.clone(), |log| log.lost as f64),
+    );
     add(
         "natgate_neighbours",
         "gauge",

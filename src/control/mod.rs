@@ -10,6 +10,7 @@
 //! | [`inventory`] | all resources and the rules between them |
 //! | [`store`] | where they are kept |
 //! | [`writer`] | makes changes durable and in force |
+//! | [`session_log`] | sessions that began and ended, written where people and collectors read it |
 //! | [`service`] | what a transport needs of whoever answers |
 //! | [`socket`] | the Unix socket: listener, connections |
 //! | [`client`] | the other end of the socket |
@@ -24,6 +25,7 @@ pub mod manager;
 pub mod metrics;
 pub mod protocol;
 pub mod service;
+pub mod session_log;
 pub mod socket;
 pub mod store;
 mod time;

@@ -6,6 +6,29 @@ pub fn now() -> u64 {
     u64::try_from(time.tv_sec).unwrap_or(0)
 }
 
+/// The time now, in nanoseconds.
+pub fn now_nanos() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    let (seconds, nanos) = (u64::try_from(time.tv_sec), u64::try_from(time.tv_nsec));
+    seconds.unwrap_or(0).saturating_mul(1_000_000_000).saturating_add(nanos.unwrap_or(0))
+}
+
+/// The text of a time in milliseconds.
+pub fn format_millis(millis: u64) -> String {
+    let text = format(millis / 1000);
+    format!("{}.{:03}Z", text.trim_end_matches('Z'), millis % 1000)
+}
+
+/// The milliseconds of a text, with or without a fraction of the second.
+pub fn parse_millis(text: &str) -> Option<u64> {
+    let Some((whole, fraction)) = text.strip_suffix('Z')?.split_once('.') else {
+        return parse(text)?.checked_mul(1000);
+    };
+    let is_number = (1..=9).contains(&fraction.len()) && fraction.bytes().all(|byte| byte.is_ascii_digit());
+    let millis: u64 = format!("{fraction:0<3}").get(..3).filter(|_| is_number)?.parse().ok()?;
+    Some(parse(&format!("{whole}Z"))? * 1000 + millis)
+}
+
 /// The text of a time.
 pub fn format(seconds: u64) -> String {
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
@@ -63,6 +86,17 @@ mod tests {
         #[test]
         fn no_text_panics(text in "\\PC*") {
             let _ = parse(&text);
+        }
+    }
+
+    #[test]
+    fn fractions_of_a_second() {
+        assert_eq!(format_millis(1_700_000_000_007), "2023-11-14T22:13:20.007Z");
+        assert_eq!(parse_millis("2023-11-14T22:13:20.007Z"), Some(1_700_000_000_007));
+        assert_eq!(parse_millis("2023-11-14T22:13:20.5Z"), Some(1_700_000_000_500));
+        assert_eq!(parse_millis("2023-11-14T22:13:20Z"), Some(1_700_000_000_000));
+        for wrong in ["2023-11-14T22:13:20.Z", "2023-11-14T22:13:20.+1Z", "2023-11-14T22:13:20.0", ""] {
+            assert_eq!(parse_millis(wrong), None, "{wrong}");
         }
     }
 

@@ -17,6 +17,7 @@ use crate::base::time::Clock;
 use crate::config::{self, Compiler, Model, PortFacts, Workers};
 use crate::control::manager::{Facts, Manager, Observer, Parts};
 use crate::control::protocol::ReloadRequest;
+use crate::control::session_log;
 use crate::control::socket::{BindError, Limits, Listener, Server};
 use crate::control::store::Store;
 use crate::control::writer::{Ledger, LoadError, Writer};
@@ -47,6 +48,9 @@ pub enum Error {
     /// The API cannot be served.
     #[error("{0}")]
     Api(#[from] api::StartError),
+    /// The session log cannot be kept.
+    #[error("{0}")]
+    SessionLog(#[from] session_log::StartError),
     /// The API keys cannot be read.
     #[error("{0}")]
     Keys(String),
@@ -94,11 +98,18 @@ pub fn run(config: &Path) -> Result<(), Error> {
     // First of all that is taken: a gateway that runs already is not disturbed at its ports.
     let listener = Listener::bind(&model.system().control)?;
     let socket = listener.path().to_owned();
+    let log = model.session_log().map(session_log::Places::open).transpose()?;
     let (api_socket, listens) = (model.api().socket.clone(), model.api().listen);
     let api = api::Listeners::open(model.api())?;
 
-    let (manager, ledger) = start(config, model, Arc::clone(&notifier))?;
+    let events = log.as_ref().map_or(0, session_log::Places::events);
+    let (manager, ledger) = start(config, model, Arc::clone(&notifier), events)?;
     let manager = Arc::new(manager);
+    let log = log.map(|places| places.start(manager.take_events(), manager.clock(), manager.names()));
+    let log = log.transpose().map_err(system("starting the session log"))?;
+    if let Some(log) = &log {
+        manager.attach_log(log.ledger());
+    }
     let writer = ledger.map(|ledger| Writer::start(ledger, Arc::clone(&manager) as _));
     let writer = writer.transpose().map_err(system("starting the writer"))?;
     if let Some(desk) = writer.as_ref().and_then(Writer::desk) {
@@ -119,12 +130,19 @@ pub fn run(config: &Path) -> Result<(), Error> {
     drop(api);
     drop(writer);
     let ended = release(manager).map(Manager::stop);
+    // The workers have told their last.
+    drop(log);
     watched?;
     conclude(ended)
 }
 
 /// Opens the ports, compiles the configuration and starts the workers.
-fn start(config: PathBuf, model: Model, notifier: Arc<Notifier>) -> Result<(Manager, Option<Ledger>), Error> {
+fn start(
+    config: PathBuf,
+    model: Model,
+    notifier: Arc<Notifier>,
+    events: usize,
+) -> Result<(Manager, Option<Ledger>), Error> {
     let store = model.store().map(Store::open).transpose().map_err(LoadError::from)?;
     let system = model.system();
     let cores = cores(&system.workers);
@@ -160,6 +178,7 @@ fn start(config: PathBuf, model: Model, notifier: Arc<Notifier>) -> Result<(Mana
         neighbours,
         snat_eips: system.snat_eips,
         ring: worker::setup::RING,
+        events,
         seed: None,
         snapshot,
     };

@@ -4,6 +4,7 @@
 use crate::base::{DropReason, EipIndex};
 use crate::nat::decision::Static;
 use crate::nat::engine::{Context, Engine};
+use crate::nat::events::Ending;
 use crate::nat::flow::{Found, end_of, in_force};
 use crate::nat::key::{EndpointKey, FlowKey};
 use crate::nat::lane::{Lane, Next};
@@ -85,7 +86,7 @@ impl Engine {
         let open = |engine: &mut Self| engine.open(&entry.flow, entry.gateway, &entry.timeouts, 0, cx);
         open(self).or_else(|| {
             let rival = self.rival(&entry.flow)?;
-            self.close(rival, cx.snapshot);
+            self.close(rival, cx.snapshot, Ending::Superseded);
             open(self)
         })
     }

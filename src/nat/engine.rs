@@ -13,8 +13,11 @@
 
 use std::io;
 
+use rtrb::Producer;
+
 use crate::base::hugepage::Pages;
 use crate::base::{Checksum, DropReason, Generation, InterfaceIndex, Moment, Rng, Tick, WorkerIndex};
+use crate::nat::events::{Ending, Event, Events};
 use crate::nat::fragments::Fragments;
 use crate::nat::hosts::Hosts;
 use crate::nat::key::Hasher;
@@ -63,6 +66,7 @@ pub struct Engine {
     pub(super) counters: Counters,
     pub(super) errors: ErrorBudget,
     pub(super) trace: Trace,
+    pub(super) events: Events,
     announcer: Announcer,
     pub(super) review: Review,
     /// One lane a packet; taken out while a batch is processed.
@@ -112,6 +116,7 @@ impl Engine {
             counters: Counters::default(),
             errors: ErrorBudget::default(),
             trace: Trace::default(),
+            events: Events::default(),
             announcer: Announcer::default(),
             review: Review::default(),
             lanes: vec![Lane::default(); BATCH],
@@ -141,6 +146,7 @@ impl Engine {
         out.clear();
         let cx = &mut Context::new(snapshot, now, out);
         self.follow(cx);
+        self.events.at(now);
 
         let mut lanes = std::mem::take(&mut self.lanes);
         let mut ingress = Ingress::default();
@@ -309,9 +315,10 @@ impl Engine {
         let mut budget = SWEEP_SLOTS;
         for _ in 0..SWEEP_ENDS {
             let Some(slot) = self.sessions.next_expired(cx.tick, &mut budget) else { break };
-            self.close(slot, cx.snapshot);
+            self.close(slot, cx.snapshot, Ending::Expired);
         }
         self.review(cx.snapshot);
+        self.events.settle();
         self.neighbours.tick(cx.tick, cx.out, &mut self.counters);
         if self.worker == WorkerIndex(0) {
             self.announcer.tick(cx, &mut self.counters);
@@ -324,6 +331,11 @@ impl Engine {
         let cx = &mut Context::new(snapshot, now, out);
         self.follow(cx);
         self.neighbours.learn(fact, true, cx.tick, cx.out, &mut self.counters);
+    }
+
+    /// From now on tells of sessions that begin and end.
+    pub fn tell(&mut self, ring: Producer<Event>) {
+        self.events.start(ring);
     }
 
     /// Counts a frame that the engine had given the verdict to send or to hand over, and that found no room.

@@ -3,8 +3,10 @@
 use crate::base::{DropReason, EipIndex, Generation, Tick};
 use crate::nat::decision::Decision;
 use crate::nat::engine::{Context, Engine};
+use crate::nat::events::Ending;
 use crate::nat::lane::Lane;
 use crate::nat::neighbours::{Adjacency, NextHop};
+use crate::nat::query::session_row;
 use crate::nat::session::{CARRY, Flow, Record, Session, SessionKind};
 use crate::nat::{Verdict, tcp};
 use crate::policy::{Realm, Snapshot, Timeouts};
@@ -362,13 +364,20 @@ impl Engine {
         };
         let slot = self.sessions.insert(session, record)?;
         self.counters.sessions_created += 1;
+        if self.events.is_wanted() {
+            self.events.created(session_row(self.worker, &session, &record, cx.tick));
+        }
         Some(slot)
     }
 
     /// Ends a session and gives back what it held.
-    pub(super) fn close(&mut self, slot: u32, snapshot: &Snapshot) {
+    pub(super) fn close(&mut self, slot: u32, snapshot: &Snapshot, ending: Ending) {
         let Some((session, record)) = self.sessions.remove(slot) else { return };
         self.counters.sessions_removed += 1;
+        if self.events.is_wanted() {
+            let row = session_row(self.worker, &session, &record, self.events.now().tick());
+            self.events.ended(row, ending);
+        }
         match session.kind() {
             SessionKind::DnatPort | SessionKind::DnatAny => return,
             SessionKind::Snat => {
@@ -404,7 +413,7 @@ impl Engine {
                     eip.any_port.is_some() || eip.forward(flow.protocol, flow.external.1).is_some()
                 });
                 self.counters.displaced += u64::from(flow.kind.is_snat() && owned_now);
-                self.close(slot, snapshot);
+                self.close(slot, snapshot, Ending::Reconfigured);
                 return false;
             }
         }

@@ -14,12 +14,13 @@
 //! | [`mappings`], [`hosts`], [`ports`] | what SNAT sessions share |
 //! | [`neighbours`] | next hops and ARP |
 //! | [`query`], [`trace`] | questions that change nothing: listings, explanations, traces |
-//! | [`output`], [`counters`] | what comes out |
+//! | [`output`], [`counters`], [`events`] | what comes out |
 
 pub mod counters;
 pub mod create;
 pub mod decision;
 pub mod engine;
+pub mod events;
 pub mod flow;
 pub mod fragments;
 pub mod hosts;
@@ -44,6 +45,7 @@ pub mod trace;
 
 pub use counters::Counters;
 pub use engine::{Engine, EngineConfig, Memory, Occupancy};
+pub use events::{Ending, Event};
 pub use output::{BATCH, Emission, NeighbourFact, Output, Verdict};
 pub use ports::PortsRow;
 pub use query::{Explanation, Fate, Question, SessionCursor, SessionFilter, SessionRow, SessionState, Step};

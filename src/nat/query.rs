@@ -352,7 +352,8 @@ impl Engine {
     }
 }
 
-fn session_row(worker: WorkerIndex, session: &Session, record: &Record, now: Tick) -> SessionRow {
+/// A session as listings and logs show it.
+pub(super) fn session_row(worker: WorkerIndex, session: &Session, record: &Record, now: Tick) -> SessionRow {
     let flow = session.flow(record);
     let vpc = match Realm::of_tenant(flow.tenant) {
         Realm::Vpc(vpc) => vpc,

@@ -7,10 +7,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use core_affinity::CoreId;
+use rtrb::Consumer;
 
 use crate::base::time::Clock;
 use crate::base::{Generation, WorkerIndex};
-use crate::nat::Engine;
+use crate::nat::{Engine, Event};
 use crate::nic::{Pool, PortInfo};
 use crate::policy::Snapshot;
 use crate::worker::desk::Desk;
@@ -48,6 +49,8 @@ pub struct Running<E: Process = Engine> {
     clock: Clock,
     /// Whether a trace is in progress.
     pub(super) is_tracing: Mutex<bool>,
+    /// The readers' ends of the events of sessions.
+    events: Mutex<Vec<Consumer<Event>>>,
     /// Dropped last, when all queues are closed.
     _guards: Mutex<Guards>,
 }
@@ -81,6 +84,7 @@ impl Gateway {
             ports: office.ports,
             clock,
             is_tracing: Mutex::new(false),
+            events: Mutex::new(office.events),
             _guards: Mutex::new(office.guards),
         };
         let (ready, started) = channel();
@@ -183,6 +187,11 @@ impl<E: Process> Running<E> {
     /// What each worker has counted, at most [`PERIOD`](crate::worker::stats::PERIOD) ago.
     pub fn totals(&self) -> Vec<WorkerTotals> {
         self.desks.iter().map(|desk| desk.board.read()).collect()
+    }
+
+    /// The readers' ends of the events of sessions, one a worker; whoever asks first gets them.
+    pub fn take_events(&self) -> Vec<Consumer<Event>> {
+        std::mem::take(&mut *self.events.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The ports, in the order of their index.

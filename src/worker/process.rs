@@ -3,8 +3,10 @@
 
 use std::io;
 
+use rtrb::Producer;
+
 use crate::base::{DropReason, Moment};
-use crate::nat::{Counters, Engine, EngineConfig, NeighbourFact, Output, Verdict};
+use crate::nat::{Counters, Engine, EngineConfig, Event, NeighbourFact, Output, Verdict};
 use crate::policy::Snapshot;
 use crate::wire::Packet;
 use crate::worker::mailbox::{self, Command};
@@ -26,6 +28,8 @@ pub trait Process: Sized + Send + 'static {
     fn answer(&mut self, command: &mut Command, snapshot: &Snapshot, now: Moment) -> bool;
     /// Its counters.
     fn counters(&self) -> &Counters;
+    /// From now on it tells of sessions that begin and end, if it has any.
+    fn tell(&mut self, _ring: Producer<Event>) {}
 }
 
 impl Process for Engine {
@@ -53,5 +57,9 @@ impl Process for Engine {
 
     fn counters(&self) -> &Counters {
         Engine::counters(self)
+    }
+
+    fn tell(&mut self, ring: Producer<Event>) {
+        Engine::tell(self, ring);
     }
 }

@@ -3,8 +3,10 @@
 use std::io;
 use std::sync::Arc;
 
+use rtrb::{Consumer, Producer, RingBuffer};
+
 use crate::base::{PortIndex, Rng, WorkerIndex};
-use crate::nat::EngineConfig;
+use crate::nat::{EngineConfig, Event};
 use crate::nic::{Cache, Pool, Port, PortInfo};
 use crate::policy::Snapshot;
 use crate::worker::desk::Desk;
@@ -36,6 +38,8 @@ pub struct Setup {
     pub snat_eips: usize,
     /// Frames that may wait between two workers; usually [`RING`].
     pub ring: usize,
+    /// Events of sessions that may wait for a reader, for each worker; zero if there is none.
+    pub events: usize,
     /// Makes random numbers repeat, for tests; the operating system seeds them otherwise.
     pub seed: Option<u64>,
     /// The first configuration.
@@ -110,6 +114,7 @@ pub(super) struct Office {
     pub(super) pool: Arc<Pool>,
     pub(super) ports: Vec<PortInfo>,
     pub(super) guards: Guards,
+    pub(super) events: Vec<Consumer<Event>>,
 }
 
 /// What undoes the changes to the devices when it is dropped.
@@ -130,6 +135,7 @@ pub(super) struct Seat {
     links: Links,
     ports: Vec<WorkerPort>,
     cache: Cache,
+    events: Option<Producer<Event>>,
 }
 
 impl Setup {
@@ -150,6 +156,7 @@ impl Setup {
             guards.extend(port.guard);
         }
         let mut seats = Vec::new();
+        let mut events = Vec::new();
         let links = Links::mesh(&desks, self.ring.max(1));
         for (index, ((desk, links), ports)) in desks.iter().zip(links).zip(queues).enumerate() {
             let config = EngineConfig {
@@ -164,9 +171,14 @@ impl Setup {
                 },
             };
             let (desk, reader, cache) = (Arc::clone(desk), publisher.reader(), self.pool.cache());
-            seats.push(Seat { config, desk, reader, links, ports, cache });
+            let told = (self.events > 0).then(|| {
+                let (tell, read) = RingBuffer::new(self.events);
+                events.push(read);
+                tell
+            });
+            seats.push(Seat { config, desk, reader, links, ports, cache, events: told });
         }
-        Ok((seats, Office { desks, publisher, pool: self.pool, ports, guards: Guards(guards) }))
+        Ok((seats, Office { desks, publisher, pool: self.pool, ports, guards: Guards(guards), events }))
     }
 
     fn check(&self) -> Result<(), LaunchError> {
@@ -199,7 +211,10 @@ impl Seat {
     pub(super) fn sit<E: Process>(self) -> Result<Worker<E>, LaunchError> {
         let index = self.config.worker;
         match E::make(self.config.clone()) {
-            Ok(engine) => {
+            Ok(mut engine) => {
+                if let Some(ring) = self.events {
+                    engine.tell(ring);
+                }
                 let core = Core { engine, cache: self.cache, activity: Activity::default() };
                 // A thread's first look takes memory: it is taken here and not on the packet path.
                 drop(self.reader.arc_swap().load_full());

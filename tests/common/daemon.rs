@@ -71,6 +71,13 @@ impl Gateway {
         gateway
     }
 
+    /// SIGTERM, and waits for the end.
+    pub fn stop(mut self) {
+        let signal = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status();
+        assert!(signal.expect("kill").success());
+        assert!(self.0.wait().expect("a child").success());
+    }
+
     /// SIGKILL. `ip netns exec` has become natgate, so it is natgate that dies.
     pub fn kill(mut self) {
         self.0.kill().expect("to kill it");

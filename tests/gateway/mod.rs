@@ -116,6 +116,7 @@ pub fn setup(workers: u16, sessions: usize) -> (Setup, [Vec<Far>; 2]) {
         neighbours: 1024,
         snat_eips: 4,
         ring: natgate::worker::setup::RING,
+        events: 0,
         seed: Some(7),
         snapshot: snapshot(),
     };

@@ -1,5 +1,6 @@
 //! What lies around the gateway: VPCs with the same addresses, VLANs, links of different width.
 
+use crate::common;
 use crate::configuration::{base, dnat, eip, gateway, port, snat, vpc};
 use crate::gateway::{Gateway, socket};
 use crate::lab::Lab;
@@ -108,11 +109,12 @@ fn several_ways_to_one_server(back_end: &str) {
             assert_eq!(pages.matches("the page of app").count(), 20, "{host} by {way}");
         }
     }
+    let fetch = common::repository().join("tests/namespaces/fetch.py");
     // From one source port by each way: to the server the connections look the same.
     for way in ["203.0.113.17", "203.0.113.16:8081", "203.0.113.21", "203.0.113.20:8082"] {
-        let command =
-            format!("curl -sS --fail --max-time 5 --local-port 40000 -H 'Connection: close' 'http://{way}/'");
-        assert!(lab.run("client", &command).contains("the page of app"), "by {way}");
+        let (address, port) = way.split_once(':').unwrap_or((way, "80"));
+        let page = lab.run("client", &format!("exec python3 {} 40000 {address} {port}", fetch.display()));
+        assert!(page.contains("the page of app"), "by {way}: {page}");
     }
     for way in ["203.0.113.17", "203.0.113.21"] {
         let report = lab.run("client", &format!("ping -q -c 10 -i 0.01 -W 2 {way}"));

@@ -102,6 +102,10 @@ fn cases() -> Vec<(Code, Case)> {
             Code::ApiNeedsTls,
             Whole("[store]\n[api]\nlisten = \"0.0.0.0:8443\"\n[[port]]\nname = \"p0\"\ndevice = \"eth0\"\n"),
         ),
+        (Code::SessionLogNowhere, Add("[session_log]\nevents = 4096\n")),
+        (Code::SessionLogKeep, Add("[session_log]\nfile = \"/var/log/sessions\"\nkeep = \"7d\"\n")),
+        (Code::InvalidListener, Add("[session_log]\nsyslog = \"192.0.2.1\"\n")),
+        (Code::OutOfRange, Add("[session_log]\nindex = \"/var/lib/natgate/log\"\nkeep = \"5m\"\n")),
         (Code::ApiTlsPair, Add("[api]\ntls_key = \"key.pem\"\n")),
         (Code::DuplicateName, Add("[[vpc]]\nname = \"prod\"\ncidr = \"10.9.0.0/16\"\n")),
         (

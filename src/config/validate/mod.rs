@@ -28,6 +28,7 @@ pub(super) fn validate(document: &Document<'_>, file: &File) -> Option<Model> {
     let quotas = check.quotas();
     let store = check.store();
     let api = check.api(&system);
+    let session_log = check.session_log();
     let ports = check.ports();
     let topology = check.topology();
     let gateways = check.gateways(quotas);
@@ -44,6 +45,7 @@ pub(super) fn validate(document: &Document<'_>, file: &File) -> Option<Model> {
         quotas,
         store,
         api,
+        session_log,
         ports,
         outside: topology.outside,
         vpcs: topology.vpcs,

@@ -1,6 +1,8 @@
-//! Rules of `[system]`, `[quotas]` and `[[port]]`.
+//! Rules of `[system]`, `[quotas]`, `[store]`, `[api]`, `[session_log]` and `[[port]]`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use hashbrown::HashMap;
 
@@ -9,7 +11,7 @@ use crate::config::document::{Field, Spot};
 use crate::config::error::Code;
 use crate::config::file::{BackendWord, PortTable};
 use crate::config::model::{Backend, Port};
-use crate::config::settings::{Api, Quotas, System, Workers};
+use crate::config::settings::{Api, Quotas, SessionLog, System, Workers};
 
 impl Check<'_, '_> {
     pub(super) fn system(&self) -> System {
@@ -145,6 +147,34 @@ impl Check<'_, '_> {
             }
         }
         api
+    }
+
+    /// Where sessions are logged.
+    pub(super) fn session_log(&self) -> Option<SessionLog> {
+        let table = self.file.session_log.as_ref()?;
+        let path = |field: &Option<Field<String>>| field.as_ref().map(|field| PathBuf::from(&field.value));
+        let address = |field: &Option<Field<SocketAddr>>| field.as_ref().map(|field| field.value);
+        let log = SessionLog {
+            file: path(&table.file),
+            syslog: address(&table.syslog),
+            ipfix: address(&table.ipfix),
+            index: path(&table.index),
+            keep: table.keep.as_ref().map_or(Duration::from_hours(30 * 24), |keep| keep.value),
+            events: table.events.as_ref().map_or(1 << 16, |events| events.value as usize),
+        };
+        if log.file.is_none() && log.syslog.is_none() && log.ipfix.is_none() && log.index.is_none() {
+            self.document
+                .error(table.here, Code::SessionLogNowhere)
+                .hint("give file, syslog, ipfix or index; or take the table out")
+                .emit();
+        }
+        if let Some(keep) = table.keep.as_ref().filter(|_| log.index.is_none()) {
+            self.document
+                .error(table.here.of(keep), Code::SessionLogKeep)
+                .hint("give index too; or take keep out")
+                .emit();
+        }
+        Some(log)
     }
 
     pub(super) fn quotas(&self) -> Quotas {

@@ -1,7 +1,7 @@
 //! Resources that live in a store: changing them, showing them, and taking their snapshots over.
 
 use std::ops::ControlFlow;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use crate::config::{Code, Directory, Model};
 use crate::control::inventory::{Id, Kind, Refusal};
@@ -141,7 +141,7 @@ impl Outlet for Manager {
         let model = frame.clone().unwrap_or_else(|| Arc::clone(&self.view().model));
         // Names first: what workers speak of must have one.
         let next = Arc::new(View { model, directory: Arc::new(directory) });
-        *self.view.write().unwrap_or_else(PoisonError::into_inner) = next;
+        self.view.replace(next);
         self.running.publish(snapshot, PATIENCE).map_err(|lagging| {
             Fault::new(FaultCode::NotInForce, format!("{lagging}, although it is stored and published"))
                 .hint("they take it as soon as they can; natgate status shows when")

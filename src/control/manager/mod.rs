@@ -8,20 +8,24 @@
 //! | `sessions` | lists live sessions |
 //! | `trace` | shows what becomes of the next packets |
 //! | `explain` | says what would become of a packet |
+//! | `who` | who had an address at a time |
 //! | `names` | what workers speak of, in the words of the configuration |
 
 mod changes;
 mod explain;
-mod names;
+pub(super) mod names;
 mod reload;
 mod report;
 mod sessions;
 mod trace;
+mod who;
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+
+use rtrb::Consumer;
 
 use crate::base::Moment;
 use crate::base::time::Clock;
@@ -30,7 +34,9 @@ use crate::control::access::Caller;
 use crate::control::keys::Keys;
 use crate::control::protocol::{Answer, End, Request};
 use crate::control::service::{Gone, Interrupted, Service, Sink};
+use crate::control::session_log::Ledger;
 use crate::control::writer::Desk;
+use crate::nat::Event;
 use crate::worker::{Died, Final, Running};
 
 /// Who else is to know of a changed configuration, besides the workers.
@@ -89,12 +95,31 @@ struct View {
     directory: Arc<Directory>,
 }
 
+/// The view of a manager, for whoever outlives it.
+#[derive(Clone, Debug)]
+pub struct Names(Arc<RwLock<Arc<View>>>);
+
+impl Names {
+    fn view(&self) -> Arc<View> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn replace(&self, next: Arc<View>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = next;
+    }
+
+    /// What everything is called at the moment.
+    pub fn directory(&self) -> Arc<Directory> {
+        Arc::clone(&self.view().directory)
+    }
+}
+
 /// The one that everything is asked of.
 #[derive(Debug)]
 pub struct Manager {
     running: Running,
     facts: Facts,
-    view: RwLock<Arc<View>>,
+    view: Names,
     /// Held while a configuration is changed: changes come one after the other.
     compiler: Mutex<Compiler>,
     observer: Box<dyn Observer>,
@@ -102,6 +127,8 @@ pub struct Manager {
     desk: OnceLock<Desk>,
     /// Who may ask from afar, likewise.
     keys: OnceLock<Keys>,
+    /// What is logged of sessions, if it is.
+    log: OnceLock<Arc<Ledger>>,
     started: Moment,
     stopping: AtomicBool,
 }
@@ -112,11 +139,12 @@ impl Manager {
         let Parts { running, model, directory, compiler, facts, observer } = parts;
         Self {
             running,
-            view: RwLock::new(Arc::new(View { model: Arc::new(model), directory })),
+            view: Names(Arc::new(RwLock::new(Arc::new(View { model: Arc::new(model), directory })))),
             compiler: Mutex::new(compiler),
             observer,
             desk: OnceLock::new(),
             keys: OnceLock::new(),
+            log: OnceLock::new(),
             started: facts.clock.now(),
             facts,
             stopping: AtomicBool::new(false),
@@ -151,13 +179,28 @@ impl Manager {
         self.stopping.load(Ordering::Relaxed)
     }
 
+    /// The clock of the workers.
+    pub fn clock(&self) -> Clock {
+        self.facts.clock
+    }
+
+    /// The readers' ends of what workers tell of sessions.
+    pub fn take_events(&self) -> Vec<Consumer<Event>> {
+        self.running.take_events()
+    }
+
     /// Stops the gateway and gives the ports back.
     pub fn stop(self) -> Final {
         self.running.stop()
     }
 
     fn view(&self) -> Arc<View> {
-        Arc::clone(&self.view.read().unwrap_or_else(PoisonError::into_inner))
+        self.view.view()
+    }
+
+    /// What everything is called, for whoever outlives the manager.
+    pub fn names(&self) -> Names {
+        self.view.clone()
     }
 
     fn uptime_seconds(&self) -> f64 {
@@ -194,6 +237,12 @@ impl Service for Manager {
                     keep(sink.send(&Answer::Session(Box::new(session))), &mut gone)
                 })?;
                 return gone.map_or(Ok(end), |gone: Gone| Err(gone.into()));
+            }
+            Request::Who(request) => {
+                let owners = self.who(&request)?;
+                let count = owners.len() as u64;
+                owners.into_iter().try_for_each(|owner| sink.send(&Answer::Owner(Box::new(owner))))?;
+                return Ok(End { count, ..End::default() });
             }
             Request::Resources(request) => {
                 let mut gone = None;

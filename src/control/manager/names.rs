@@ -91,7 +91,7 @@ pub(super) fn mac(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
-pub(super) const fn kind(kind: SessionKind) -> &'static str {
+pub(in crate::control) const fn kind(kind: SessionKind) -> &'static str {
     match kind {
         SessionKind::Snat => "snat",
         SessionKind::SnatDependent => "snat-dependent",
@@ -100,7 +100,7 @@ pub(super) const fn kind(kind: SessionKind) -> &'static str {
     }
 }
 
-pub(super) const fn state(state: SessionState) -> &'static str {
+pub(in crate::control) const fn state(state: SessionState) -> &'static str {
     match state {
         SessionState::Active => "active",
         SessionState::Tcp(TcpState::Opening) => "opening",
@@ -112,7 +112,7 @@ pub(super) const fn state(state: SessionState) -> &'static str {
 }
 
 /// An address with its port, or identifier, where the protocol has one.
-pub(super) fn endpoint(protocol: u8, (address, port): (u32, u16)) -> String {
+pub(in crate::control) fn endpoint(protocol: u8, (address, port): (u32, u16)) -> String {
     let has_port = Protocol(protocol).has_ports() || Protocol(protocol) == Protocol::ICMP && port != 0;
     Endpoint { address: Ipv4Addr::from(address), port: has_port.then_some(port) }.to_string()
 }

@@ -60,7 +60,7 @@ impl Manager {
         // Names first: what workers speak of must have one.
         let next = View { model: Arc::new(model), directory: compiler.directory() };
         let next = Arc::new(next);
-        *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&next);
+        self.view.replace(Arc::clone(&next));
         log::set_max_level(level);
         self.running.publish(snapshot, PATIENCE).map_err(|lagging| {
             Fault::new(FaultCode::NotInForce, format!("{lagging}, although it is published"))

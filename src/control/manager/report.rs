@@ -57,6 +57,7 @@ impl Manager {
             memory: memory(pool.pages(), pool.region().1, &tables),
             gateways: gateways(&view, &snapshot),
             external_ports: self.external_ports(&view),
+            session_log: self.log.get().map(|ledger| ledger.totals()).unwrap_or_default(),
             resources: resources(&view),
             workers,
         }

@@ -125,6 +125,7 @@ impl Bench {
             neighbours,
             snat_eips,
             ring: RING,
+            events: 0,
             seed: Some(1),
             snapshot,
         };

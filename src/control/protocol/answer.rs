@@ -20,6 +20,8 @@ pub enum Answer {
     Stats(Box<Stats>),
     /// One of many to [`Request::Sessions`](super::Request::Sessions).
     Session(Box<Session>),
+    /// One of many to [`Request::Who`](super::Request::Who).
+    Owner(Box<Owner>),
     /// One of many to [`Request::Trace`](super::Request::Trace).
     Trace(Box<Trace>),
     /// To [`Request::Explain`](super::Request::Explain).
@@ -260,6 +262,9 @@ pub struct Status {
     /// External ports that SNAT has taken, by EIP and protocol.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub external_ports: Vec<ExternalPorts>,
+    /// What is logged of sessions, by place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub session_log: Vec<SessionLogTotals>,
     /// Resources by kind.
     pub resources: BTreeMap<String, u64>,
 }
@@ -471,6 +476,38 @@ pub struct Session {
     /// The workers that know it. A DNAT flow needs no owner, so each of its directions may be seen by another worker; the
     /// listing joins the two rows while it has room to remember, and says in [`End::unmerged`] how many rows came after.
     pub workers: Vec<u16>,
+}
+
+/// A session that had an external address and port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Owner {
+    /// The private address and port.
+    pub inside: String,
+    /// The VPC of the private address.
+    pub vpc: String,
+    /// Whom it spoke to.
+    pub peer: String,
+    /// When it began, in UTC, to a tenth of a second.
+    pub began_at: String,
+    /// When it ended; absent if it lives, as far as is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<String>,
+    /// The gateway.
+    pub gateway: String,
+    /// The entry that made it.
+    pub entry: String,
+}
+
+/// What one place of the session log has taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SessionLogTotals {
+    /// `file`, `syslog`, `ipfix` or `index`.
+    pub place: String,
+    /// Lines that it has taken.
+    pub written: u64,
+    /// Lines that are missing there: it did not take them, or the workers' rings had no room.
+    pub lost: u64,
 }
 
 /// What one stage decided.

@@ -11,6 +11,8 @@
 //! Requests are read strictly: a field that is not known is an error, because a filter that is silently ignored would
 //! show too much. Answers are read leniently, so that a later gateway may tell more.
 
+use std::net::Ipv4Addr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::control::address::{AddressFilter, Protocol};
@@ -48,6 +50,8 @@ pub enum Request {
     Stats,
     /// Live sessions.
     Sessions(SessionsRequest),
+    /// Who had an external address and port at a time.
+    Who(WhoRequest),
     /// What the stages decide about the next packets.
     Trace(TraceRequest),
     /// What would happen to a packet.
@@ -218,6 +222,22 @@ pub struct SessionsRequest {
     pub limit: Option<u64>,
     /// Only count them.
     pub count: bool,
+}
+
+/// Whose external address and port is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WhoRequest {
+    /// The EIP.
+    pub address: Ipv4Addr,
+    /// The port, or ICMP identifier; zero where the protocol has none.
+    #[serde(default)]
+    pub port: u16,
+    /// The IP protocol.
+    pub protocol: Protocol,
+    /// When, in UTC; now if it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
 }
 
 /// Which packets to trace. Conditions that are given must all hold.

@@ -247,6 +247,7 @@ pub(super) fn parts(workers: u16, ports: u16, slots: usize, depth: usize, ring: 
         neighbours: 64,
         snat_eips: 4,
         ring,
+        events: 0,
         seed: Some(1),
         snapshot: Arc::new(Snapshot::default()),
     };

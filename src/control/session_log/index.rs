@@ -1,0 +1,571 @@
+//! Who had an external address and port at a time: a directory with one redb file for each hour, so that what is too old goes
+//! file by file.
+//!
+//! A session stands in it from its beginning, and once more with its end, in the file of the hour of each. One that has no end
+//! ended when natgate did, at the latest when it began anew; or it lives.
+//!
+//! What is found is durable: rows are committed by a thread of their own, all that has come since the commit before, so that the
+//! disk holds up no other place. redb rather than a format of our own: ordered keys that survive a crash in the middle of a write.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use redb::{Database, ReadOnlyDatabase, ReadableDatabase, TableDefinition};
+
+use super::Place;
+use super::line::{Line, Session, What};
+use crate::base::Moment;
+use crate::control::address::Protocol;
+use crate::control::manager::names;
+use crate::control::time;
+
+/// Sessions by external endpoint, beginning, private endpoint and peer.
+const SESSIONS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("sessions");
+/// When natgate started.
+const STARTS: TableDefinition<'_, u64, ()> = TableDefinition::new("starts");
+
+const HOUR: u64 = 3_600_000;
+/// Commits are at least so far apart.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Rows that may wait for the file.
+const WAITING: usize = 1 << 18;
+/// Bytes of memory for pages of the present hour's file, and of an earlier one that is looked at.
+const CACHE: usize = 64 << 20;
+const SMALL_CACHE: usize = 1 << 20;
+/// What a file is called: the hour that it begins with, such as `2026-11-25T21.redb`.
+const SUFFIX: &str = ".redb";
+
+type Failure = redb::Error;
+
+/// A session that had an external endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owned {
+    /// When it began, in milliseconds since 1970.
+    pub began: u64,
+    /// When it ended; none if it lives, as far as is known.
+    pub ended: Option<u64>,
+    /// The private address and port.
+    pub inside: String,
+    /// The peer.
+    pub peer: String,
+    /// The VPC of the private address.
+    pub vpc: String,
+    /// The gateway.
+    pub gateway: String,
+    /// The entry.
+    pub entry: String,
+}
+
+/// The index of all hours.
+#[derive(Debug)]
+pub struct Index {
+    directory: PathBuf,
+    keep: Duration,
+    /// The file of the present hour.
+    present: Mutex<Option<Segment>>,
+}
+
+/// The file of one hour.
+#[derive(Clone, Debug)]
+struct Segment {
+    hour: u64,
+    database: Arc<Database>,
+}
+
+/// A key: what is asked for comes first.
+fn key(external: (u32, u16), protocol: u8, began: u64, inside: (u32, u16), peer: (u32, u16)) -> [u8; 27] {
+    let mut key = [0; 27];
+    key[0..4].copy_from_slice(&external.0.to_be_bytes());
+    key[4..6].copy_from_slice(&external.1.to_be_bytes());
+    key[6] = protocol;
+    key[7..15].copy_from_slice(&began.to_be_bytes());
+    key[15..19].copy_from_slice(&inside.0.to_be_bytes());
+    key[19..21].copy_from_slice(&inside.1.to_be_bytes());
+    key[21..25].copy_from_slice(&peer.0.to_be_bytes());
+    key[25..27].copy_from_slice(&peer.1.to_be_bytes());
+    key
+}
+
+/// The end of a session, or zero, and the names of what made it.
+fn value(ended: u64, session: &Session) -> Vec<u8> {
+    let origin = &session.origin;
+    let mut value = ended.to_be_bytes().to_vec();
+    value.extend_from_slice([&*origin.vpc, &*origin.gateway, &*origin.entry].join("\n").as_bytes());
+    value
+}
+
+/// The parts of a row.
+fn read(key: &[u8], value: &[u8]) -> Option<(Flow, u64, u64, [String; 3])> {
+    let flow: Flow = key.get(15..)?.try_into().ok()?;
+    let began = u64::from_be_bytes(key.get(7..15)?.try_into().ok()?);
+    let (ended, origin) = value.split_first_chunk::<8>()?;
+    let mut names = str::from_utf8(origin).ok()?.split('\n').map(str::to_owned);
+    let names = [names.next()?, names.next()?, names.next()?];
+    Some((flow, began, u64::from_be_bytes(*ended), names))
+}
+
+/// The private endpoint and the peer, as in the key.
+type Flow = [u8; 12];
+
+fn file_name(hour: u64) -> String {
+    let start = time::format(hour * HOUR / 1000);
+    format!("{}{SUFFIX}", start.get(..13).unwrap_or_default())
+}
+
+/// The hour of a file.
+fn hour_of(path: &Path) -> Option<u64> {
+    let start = path.file_name()?.to_str()?.strip_suffix(SUFFIX)?;
+    Some(time::parse(&format!("{start}:00:00Z"))? * 1000 / HOUR)
+}
+
+impl Index {
+    /// Opens an index, or makes an empty one.
+    ///
+    /// # Errors
+    /// The directory or its present file cannot be written, in words.
+    pub fn open(directory: PathBuf, keep: Duration) -> Result<Self, String> {
+        fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
+        let index = Self { directory, keep, present: Mutex::new(None) };
+        index.segment(time::now() * 1000 / HOUR)?;
+        Ok(index)
+    }
+
+    fn present(&self) -> MutexGuard<'_, Option<Segment>> {
+        self.present.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The file of an hour, made where it is not there; earlier ones that are too old go.
+    fn segment(&self, hour: u64) -> Result<Segment, String> {
+        let mut present = self.present();
+        // A clock that was set back does not open an earlier file: the present one takes what comes.
+        if let Some(segment) = present.as_ref().filter(|segment| segment.hour >= hour) {
+            return Ok(segment.clone());
+        }
+        *present = None;
+        let path = self.directory.join(file_name(hour));
+        let opened = Database::builder().set_cache_size(CACHE).create(&path).map_err(Failure::from);
+        let database = opened.and_then(|database| {
+            let transaction = database.begin_write()?;
+            transaction.open_table(SESSIONS)?;
+            transaction.open_table(STARTS)?;
+            transaction.commit()?;
+            Ok(database)
+        });
+        let database = database.map_err(|error| format!("{}: {error}", path.display()))?;
+        let segment = Segment { hour, database: Arc::new(database) };
+        *present = Some(segment.clone());
+        drop(present);
+        self.forget(hour);
+        Ok(segment)
+    }
+
+    /// Removes files of hours that are over for longer than the index is kept.
+    fn forget(&self, present: u64) {
+        let keep = self.keep.as_millis() as u64 / HOUR;
+        for (hour, path) in self.files().unwrap_or_default() {
+            if hour + 1 + keep <= present
+                && let Err(error) = fs::remove_file(&path)
+            {
+                log::warn!("session log: {}: it is too old and cannot be removed: {error}", path.display());
+            }
+        }
+    }
+
+    /// All files by their hour.
+    fn files(&self) -> io::Result<BTreeMap<u64, PathBuf>> {
+        let mut files = BTreeMap::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            if let Some(hour) = hour_of(&path) {
+                files.insert(hour, path);
+            }
+        }
+        Ok(files)
+    }
+
+    /// The sessions that had an external endpoint at a time, in milliseconds since 1970; the earliest first.
+    ///
+    /// # Errors
+    /// A file cannot be read, in words.
+    pub fn who(&self, external: (Ipv4Addr, u16), protocol: Protocol, at: u64) -> Result<Vec<Owned>, String> {
+        let external = (u32::from(external.0), external.1);
+        let mut found = Found::default();
+        let present = self.present().clone();
+        for (hour, path) in self.files().map_err(|error| error.to_string())? {
+            let looked = match &present {
+                Some(segment) if segment.hour == hour => found.look(&*segment.database, external, protocol.0),
+                _ => earlier(&path).and_then(|database| found.look(&database, external, protocol.0)),
+            };
+            looked.map_err(|error| format!("{}: {error}", path.display()))?;
+        }
+        Ok(found.at(at, protocol.0))
+    }
+}
+
+/// The file of an hour that is over. One that was not closed, because natgate was killed, is brought in order first.
+fn earlier(path: &Path) -> Result<ReadOnlyDatabase, Failure> {
+    let open = || Database::builder().set_cache_size(SMALL_CACHE).open_read_only(path);
+    match open() {
+        Err(redb::DatabaseError::RepairAborted) => {
+            drop(Database::builder().set_cache_size(SMALL_CACHE).open(path)?);
+            Ok(open()?)
+        }
+        opened => Ok(opened?),
+    }
+}
+
+/// What was found of one external endpoint in all files.
+#[derive(Default)]
+struct Found {
+    /// By private endpoint and peer, and by beginning: the end, or zero, and what made it.
+    sessions: BTreeMap<Flow, BTreeMap<u64, (u64, [String; 3])>>,
+    starts: Vec<u64>,
+}
+
+impl Found {
+    fn look(
+        &mut self,
+        database: &impl ReadableDatabase,
+        external: (u32, u16),
+        protocol: u8,
+    ) -> Result<(), Failure> {
+        let transaction = database.begin_read()?;
+        let least = key(external, protocol, 0, (0, 0), (0, 0));
+        let most = key(external, protocol, u64::MAX, (u32::MAX, u16::MAX), (u32::MAX, u16::MAX));
+        for row in transaction.open_table(SESSIONS)?.range(&least[..]..=&most[..])? {
+            let (key, value) = row?;
+            let Some((flow, began, ended, names)) = read(key.value(), value.value()) else { continue };
+            let known = self.sessions.entry(flow).or_default().entry(began).or_insert((0, names));
+            known.0 = known.0.max(ended);
+        }
+        for start in transaction.open_table(STARTS)?.range::<u64>(..)? {
+            self.starts.push(start?.0.value());
+        }
+        Ok(())
+    }
+
+    /// Those of a time.
+    fn at(self, at: u64, protocol: u8) -> Vec<Owned> {
+        let mut owners = Vec::new();
+        for (flow, rows) in self.sessions {
+            for (&began, (ended, [vpc, gateway, entry])) in &rows {
+                // Where the clock was set meanwhile, the end stands at another beginning: the first end after this one is its.
+                let later = rows.range(began..).map(|(_, (ended, _))| *ended).filter(|ended| *ended > began);
+                let restart = self.starts.iter().copied().filter(|start| *start > began);
+                let next = rows.range(began + 1..).map(|(began, _)| *began).next();
+                let ended = match *ended {
+                    0 => later.chain(restart).chain(next).min(),
+                    ended => Some(ended),
+                };
+                if began > at || ended.is_some_and(|ended| ended < at) {
+                    continue;
+                }
+                let number =
+                    |from: usize| u32::from_be_bytes(flow[from..from + 4].try_into().unwrap_or_default());
+                let port = |from: usize| u16::from_be_bytes([flow[from], flow[from + 1]]);
+                owners.push(Owned {
+                    began,
+                    ended,
+                    inside: names::endpoint(protocol, (number(0), port(4))),
+                    peer: names::endpoint(protocol, (number(6), port(10))),
+                    vpc: vpc.clone(),
+                    gateway: gateway.clone(),
+                    entry: entry.clone(),
+                });
+            }
+        }
+        owners.sort_by_key(|owner| owner.began);
+        owners
+    }
+}
+
+/// The writing end of an index.
+pub(super) struct Indexer {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What goes from the log's thread to the one that commits.
+#[derive(Default)]
+struct Shared {
+    pending: Mutex<Pending>,
+    is_stopping: AtomicBool,
+}
+
+/// What is not committed yet.
+#[derive(Default)]
+struct Pending {
+    rows: Vec<([u8; 27], Vec<u8>)>,
+    starts: Vec<u64>,
+    /// The time of the last line, in milliseconds since 1970.
+    time: u64,
+    /// Why the last commit failed.
+    failed: Option<String>,
+}
+
+impl Shared {
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        // Each change of it is one step.
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Indexer {
+    pub(super) fn start(index: Arc<Index>) -> io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let of_thread = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("session-index".into());
+        let thread = thread.spawn(move || run(&index, &of_thread))?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+}
+
+impl Drop for Indexer {
+    fn drop(&mut self) {
+        self.shared.is_stopping.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Commits what comes, until nothing more does.
+fn run(index: &Index, shared: &Shared) {
+    loop {
+        // Before the last look, not after it.
+        let is_last = shared.is_stopping.load(Ordering::Relaxed);
+        let taken = std::mem::take(&mut *shared.pending());
+        if !taken.rows.is_empty() || !taken.starts.is_empty() {
+            let committed = index.commit(&taken);
+            let mut pending = shared.pending();
+            if let Err(reason) = committed {
+                // Once more with what has come meanwhile: the disk may be full for a while only.
+                let come = std::mem::replace(&mut *pending, taken);
+                pending.rows.extend(come.rows);
+                pending.starts.extend(come.starts);
+                pending.time = pending.time.max(come.time);
+                pending.failed = Some(reason);
+            }
+        }
+        if is_last {
+            return;
+        }
+        std::thread::park_timeout(PAUSE);
+    }
+}
+
+impl Index {
+    fn commit(&self, pending: &Pending) -> Result<(), String> {
+        let Pending { rows, starts, time, .. } = pending;
+        let segment = self.segment(time / HOUR)?;
+        // In the order of the tree: neighbours go into one page. Of two rows of a key the later one counts.
+        let mut ordered: Vec<_> = rows.iter().collect();
+        ordered.sort_by_key(|(key, _)| *key);
+        let commit = || -> Result<(), Failure> {
+            let transaction = segment.database.begin_write()?;
+            {
+                let mut sessions = transaction.open_table(SESSIONS)?;
+                for (key, value) in ordered {
+                    sessions.insert(&key[..], &value[..])?;
+                }
+                let mut table = transaction.open_table(STARTS)?;
+                for start in starts {
+                    table.insert(start, ())?;
+                }
+            }
+            transaction.commit()?;
+            Ok(())
+        };
+        commit().map_err(|error| error.to_string())
+    }
+}
+
+impl Pending {
+    /// Takes a line.
+    fn add(&mut self, line: &Line) {
+        self.time = self.time.max(line.time);
+        let (session, ended) = match &line.what {
+            What::Created(session) => (session, 0),
+            What::Ended(session, _) => (session, line.time),
+            What::Started => return self.starts.push(line.time),
+            What::Stopped | What::Lost(_) => return,
+        };
+        let row = &session.row;
+        let key = key(row.external, row.protocol, session.began, row.inside, row.peer);
+        self.rows.push((key, value(ended, session)));
+    }
+}
+
+impl Place for Indexer {
+    fn write(&mut self, line: &Line) -> io::Result<()> {
+        let mut pending = self.shared.pending();
+        if pending.rows.len() >= WAITING {
+            return Err(io::Error::other("its file does not keep up"));
+        }
+        pending.add(line);
+        Ok(())
+    }
+
+    fn flush(&mut self, _: Moment) -> io::Result<()> {
+        self.shared.pending().failed.take().map_or(Ok(()), |reason| Err(io::Error::other(reason)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{EntryId, GatewayIndex, VpcIndex, WorkerIndex};
+    use crate::control::session_log::line::Origin;
+    use crate::nat::session::SessionKind;
+    use crate::nat::{Ending, SessionRow, SessionState};
+
+    const EIP: (u32, u16) = (0xcb00_7110, 4000);
+    /// The beginning of an hour.
+    const BASE: u64 = 1_000_000 * HOUR;
+
+    struct Bench {
+        directory: PathBuf,
+        index: Index,
+    }
+
+    impl Bench {
+        fn new(name: &str) -> Self {
+            let directory = std::env::temp_dir().join(format!("natgate-index-{name}-{}", std::process::id()));
+            let _ = fs::remove_dir_all(&directory);
+            fs::create_dir_all(&directory).unwrap();
+            // Without the file of the present hour, which is later than all of the test's.
+            let keep = Duration::from_hours(3);
+            let index = Index { directory: directory.clone(), keep, present: Mutex::new(None) };
+            Self { directory, index }
+        }
+
+        fn write(&mut self, time: u64, what: What) {
+            let mut pending = Pending::default();
+            pending.add(&Line { time, worker: None, what });
+            self.index.commit(&pending).unwrap();
+        }
+
+        fn who(&self, at: u64) -> Vec<(String, Option<u64>)> {
+            let external = (Ipv4Addr::from(EIP.0), EIP.1);
+            let owners = self.index.who(external, Protocol::TCP, at).unwrap();
+            owners.into_iter().map(|owner| (owner.inside, owner.ended)).collect()
+        }
+    }
+
+    impl Drop for Bench {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.directory);
+        }
+    }
+
+    fn session(host: u8, began: u64) -> Session {
+        let row = SessionRow {
+            worker: WorkerIndex(0),
+            kind: SessionKind::Snat,
+            vpc: VpcIndex(0),
+            protocol: 6,
+            inside: (0x0a00_0100 + u32::from(host), 1000),
+            external: EIP,
+            peer: (0xc633_6401, 443),
+            state: SessionState::Active,
+            entry: EntryId(0),
+            gateway: GatewayIndex(0),
+            bytes_out: 0,
+            bytes_in: 0,
+            age: 0,
+            idle: 0,
+            expires: 0,
+        };
+        let origin = Origin { vpc: "prod".into(), gateway: "gw1".into(), entry: "all".into() };
+        Session { row, began, origin: Arc::new(origin) }
+    }
+
+    #[test]
+    fn an_endpoint_has_one_owner_at_a_time() {
+        let mut bench = Bench::new("owners");
+        bench.write(BASE, What::Started);
+        bench.write(BASE + 1000, What::Created(session(1, BASE + 1000)));
+        bench.write(BASE + 9000, What::Ended(session(1, BASE + 1000), Ending::Expired));
+        bench.write(BASE + 20_000, What::Created(session(2, BASE + 20_000)));
+        let first = ("10.0.1.1:1000".to_owned(), Some(BASE + 9000));
+        assert_eq!(bench.who(BASE + 999), []);
+        assert_eq!(bench.who(BASE + 1000), [first.clone()]);
+        assert_eq!(bench.who(BASE + 9000), [first]);
+        assert_eq!(bench.who(BASE + 9001), []);
+        assert_eq!(bench.who(BASE + 30_000), [("10.0.1.2:1000".to_owned(), None)]);
+        // Another endpoint has nobody.
+        let other = bench.index.who((Ipv4Addr::from(EIP.0), 4001), Protocol::TCP, BASE + 5000).unwrap();
+        assert_eq!(other, []);
+        assert_eq!(bench.index.who((Ipv4Addr::from(EIP.0), 4000), Protocol::UDP, BASE + 5000).unwrap(), []);
+    }
+
+    #[test]
+    fn a_session_goes_on_into_the_next_hour_and_old_hours_go() {
+        let mut bench = Bench::new("hours");
+        bench.write(BASE, What::Created(session(1, BASE)));
+        bench.write(BASE + HOUR + 5, What::Ended(session(1, BASE), Ending::Expired));
+        assert_eq!(bench.who(BASE + HOUR), [("10.0.1.1:1000".to_owned(), Some(BASE + HOUR + 5))]);
+        assert_eq!(bench.index.files().unwrap().len(), 2);
+        bench.write(BASE + 4 * HOUR, What::Created(session(2, BASE + 4 * HOUR)));
+        let hours: Vec<_> = bench.index.files().unwrap().into_keys().map(|hour| hour - BASE / HOUR).collect();
+        assert_eq!(hours, [1, 4]);
+    }
+
+    #[test]
+    fn a_restart_ends_what_has_no_end() {
+        let mut bench = Bench::new("restart");
+        bench.write(BASE, What::Created(session(1, BASE)));
+        bench.write(BASE + 5000, What::Started);
+        assert_eq!(bench.who(BASE + 4000), [("10.0.1.1:1000".to_owned(), Some(BASE + 5000))]);
+        assert_eq!(bench.who(BASE + 6000), []);
+    }
+
+    /// What is left of a file when natgate is killed.
+    #[test]
+    fn a_file_that_was_not_closed_is_read() {
+        let mut bench = Bench::new("crash");
+        bench.write(BASE, What::Started);
+        bench.write(BASE, What::Created(session(1, BASE)));
+        let copy = Bench::new("crash-copy");
+        let name = file_name(BASE / HOUR);
+        fs::copy(bench.directory.join(&name), copy.directory.join(&name)).unwrap();
+        assert_eq!(copy.who(BASE + 10).len(), 1);
+        assert_eq!(copy.who(BASE + 10).len(), 1);
+    }
+
+    /// What cannot be committed is kept and committed later; at the end nothing waits.
+    #[test]
+    fn the_thread_commits_all_that_it_was_given() {
+        let bench = Bench::new("thread");
+        let index = Arc::new(Index {
+            directory: bench.directory.join("later"),
+            keep: Duration::from_hours(3),
+            present: Mutex::new(None),
+        });
+        let mut indexer = Indexer::start(Arc::clone(&index)).unwrap();
+        let line = |host| Line { time: BASE, worker: None, what: What::Created(session(host, BASE)) };
+        indexer.write(&line(1)).unwrap();
+        let mut failed = Ok(());
+        for _ in 0..100 {
+            std::thread::sleep(Duration::from_millis(20));
+            failed = indexer.flush(Moment::default());
+            if failed.is_err() {
+                break;
+            }
+        }
+        assert!(failed.is_err(), "there is no directory");
+        fs::create_dir_all(&index.directory).unwrap();
+        indexer.write(&line(2)).unwrap();
+        drop(indexer);
+        let external = (Ipv4Addr::from(EIP.0), EIP.1);
+        assert_eq!(index.who(external, Protocol::TCP, BASE).unwrap().len(), 2);
+    }
+}
