@@ -127,7 +127,7 @@ fn configuration(proposals: &[Proposal], session_limit: u64) -> Config {
     let mut config = Config::new().vpc(20);
     config.eips = EIPS
         .iter()
-        .map(|address| EipConfig { address: *address, ping: address.octets()[3] % 2 == 0 })
+        .map(|address| EipConfig { address: *address, ping: address.octets()[3] % 2 == 0, bandwidth: None })
         .collect();
     for vpc in &mut config.vpcs {
         vpc.limits = Limits { sessions: session_limit, ..Limits::UNLIMITED };

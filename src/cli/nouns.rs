@@ -223,6 +223,8 @@ values! {
         gateway: String = "GATEWAY",
         /// Whether the gateway answers echo requests to it.
         ping: bool = "true|false",
+        /// What passes by it in each direction, such as 100Mbps; bursts of 0.1 s are let through.
+        bandwidth: String = "RATE",
     }
 }
 

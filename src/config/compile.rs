@@ -407,6 +407,7 @@ impl Compiler {
             let mut compiled = Eip::new(index, address, self.interface_index(&outside.link));
             compiled.gateway = eip.gateway.as_ref().map(|gateway| self.gateway_index(gateway));
             compiled.ping = eip.ping;
+            compiled.bandwidth = eip.bandwidth;
             compiled.any_port = any_port.remove(&address);
             compiled.set_forwards(forwards.remove(&address).unwrap_or_default());
             edit.put_eip(compiled);

@@ -12,7 +12,7 @@ use super::model::{
     Vpc,
 };
 use super::settings::{Idle, TimeoutOverrides, Workers};
-use super::units::format_duration;
+use super::units::{format_duration, format_rate};
 use super::words::{Description, Name, Vlan};
 use crate::base::{PortIndex, Tick};
 use crate::policy::{Filtering, Mapping, Prefix, Timeouts};
@@ -381,6 +381,7 @@ fn eips_kind<'m>() -> Kind<'m, Ipv4Addr, &'m Eip> {
             vec![
                 ("gateway", eip.gateway.as_ref().map(Name::to_string)),
                 ("ping", Some(eip.ping.to_string())),
+                ("bandwidth", eip.bandwidth.map(format_rate)),
                 ("interface", outside.map(|outside| interface_name(model, &outside.link))),
                 name_field(eip.name.as_ref()),
                 description_field(eip.description.as_ref()),

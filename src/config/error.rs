@@ -101,7 +101,6 @@ codes! {
     EipOutsideRanges "an EIP comes out of a public range";
     EipIsOwnAddress "an EIP may not be the gateway's own address or a next hop";
     EipNotBound "an entry uses EIPs that are bound to its own gateway";
-    NotSupported "this version does not do that yet, and so refuses it";
     // DNAT entries.
     DnatProtocol "protocol Any goes with port Any on both sides, TCP and UDP go with ports";
     DnatRangeLength "the public and the private range must have the same length";

@@ -228,6 +228,8 @@ pub struct Eip {
     pub gateway: Option<Name>,
     /// Whether the gateway answers echo requests to it.
     pub ping: bool,
+    /// Its bandwidth limit in each direction, in bits a second.
+    pub bandwidth: Option<u64>,
     /// Position in [`Model::outside`] of the interface whose public range it comes from.
     pub outside: usize,
 }

@@ -344,7 +344,12 @@ pub static EIP: Section = Section {
         key("address", "address", REQUIRED, "The public address, out of a public range."),
         key("gateway", "gateway name", "not bound", "The gateway it is bound to."),
         key("ping", "boolean", "true", "Answer echo requests to it where no any-port entry takes them."),
-        key("bandwidth", "bit rate", NONE, "**Not supported yet: refused.** The limit in each direction."),
+        key(
+            "bandwidth",
+            "bit rate",
+            NONE,
+            "What passes by it in each direction, over all workers; bursts of 0.1 s are let through.",
+        ),
         NAME,
         DESCRIPTION,
     ],

@@ -56,6 +56,14 @@ pub fn rate(text: &str) -> Option<u64> {
     count(text.trim().strip_suffix("bps")?).filter(|rate| *rate > 0)
 }
 
+/// A rate in the notation that [`rate`] reads, exactly.
+pub fn format_rate(bits_per_second: u64) -> String {
+    let units = [("G", 1_000_000_000), ("M", 1_000_000), ("k", 1_000)];
+    let unit = units.into_iter().find(|(_, scale)| bits_per_second.is_multiple_of(*scale));
+    let (unit, scale) = unit.filter(|_| bits_per_second > 0).unwrap_or(("", 1));
+    format!("{}{unit}bps", bits_per_second / scale)
+}
+
 /// The number that a text starts with, and the rest.
 fn number(text: &str) -> Option<(u64, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -99,6 +107,12 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_rate_is_read_back(bits in 1u64.., zeros in 0u32..12) {
+            let bits = (bits / 10u64.pow(zeros)).saturating_mul(10u64.pow(zeros)).max(1);
+            prop_assert_eq!(rate(&format_rate(bits)), Some(bits));
+        }
+
         #[test]
         fn what_is_written_is_read_back(millis in 0u64..10_000_000_000) {
             let d = Duration::from_millis(millis);

@@ -81,13 +81,16 @@ pub(super) struct Context<'a> {
     pub now: Moment,
     pub tick: Tick,
     pub out: &'a mut Output,
+    /// Whether any EIP has a bandwidth limit.
+    pub is_limited: bool,
     /// The next hop that was looked up last, with its interface and address: many new flows share one.
     pub last_way: Option<(Adjacency, (InterfaceIndex, u32))>,
 }
 
 impl<'a> Context<'a> {
     fn new(snapshot: &'a Snapshot, now: Moment, out: &'a mut Output) -> Self {
-        Self { snapshot, now, tick: now.tick(), out, last_way: None }
+        let is_limited = snapshot.has_limiters();
+        Self { snapshot, now, tick: now.tick(), out, is_limited, last_way: None }
     }
 }
 

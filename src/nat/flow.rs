@@ -11,7 +11,7 @@ use crate::nat::session::{CARRY, Flow, Record, Session, SessionKind};
 use crate::nat::{Verdict, tcp};
 use crate::policy::{Realm, Snapshot, Timeouts};
 use crate::wire::rewrite::{self, Change, End};
-use crate::wire::{Arrival, Packet, Transport, protocol};
+use crate::wire::{Arrival, Datagram, Packet, Transport, protocol};
 
 /// How a packet without a session is translated.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +65,10 @@ impl Engine {
             End::Source => (&mut session.bytes_out, &mut self.counters.bytes_out),
             End::Destination => (&mut session.bytes_in, &mut self.counters.bytes_in),
         };
-        if !is_usual || *bytes >= CARRY {
+        if !is_usual
+            || *bytes >= CARRY
+            || cx.is_limited && is_over_limit(EipIndex(session.eip), end, datagram, cx)
+        {
             return None;
         }
         *bytes += u32::from(datagram.total_len);
@@ -195,6 +198,12 @@ impl Engine {
         way: Adjacency,
         cx: &mut Context<'_>,
     ) -> Verdict {
+        if cx.is_limited
+            && let Some(eip) = cx.snapshot.eip(external_address(lane, change))
+            && is_over_limit(eip.index, change.end, &lane.datagram, cx)
+        {
+            return Verdict::Drop(DropReason::Bandwidth);
+        }
         if way == Adjacency::HAIRPIN {
             return self.turn_round(packet, lane, change, cx);
         }
@@ -426,6 +435,20 @@ impl Engine {
         }
         session.generation = snapshot.generation().0;
         true
+    }
+}
+
+/// Whether a packet is too much for the bandwidth of its EIP. If it is not, it is counted.
+#[inline(never)]
+fn is_over_limit(eip: EipIndex, end: End, datagram: &Datagram, cx: &Context<'_>) -> bool {
+    cx.snapshot.limiter(eip).is_some_and(|limiter| !limiter.admit(end, datagram.total_len, cx.now))
+}
+
+/// The EIP by which a translated packet goes; another address where it is not translated.
+fn external_address(lane: &Lane, change: &Change) -> u32 {
+    match change.end {
+        End::Source => change.address,
+        End::Destination => lane.datagram.destination,
     }
 }
 

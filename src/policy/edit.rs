@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::base::{EipIndex, Generation, VpcIndex};
 use crate::policy::snapshot::{Addresses, Announcement, SnatTable, host_key};
-use crate::policy::{Eip, Gateway, Host, Snapshot, Topology};
+use crate::policy::{Eip, Gateway, Host, Limiter, Snapshot, Topology};
 
 /// The next snapshot while it is being made. What is not changed is shared with the one before; what is changed is noted
 /// under the new generation, so that sessions are checked again only where something happened.
@@ -64,13 +64,27 @@ impl Edit {
             self.announce.push(Announcement { generation, interface: eip.interface, address: eip.address });
         }
         self.touch(eip.index);
+        self.limit(eip.index, eip.bandwidth);
         self.next.eips.insert(u64::from(eip.address), Arc::new(eip));
+    }
+
+    /// Sets the bandwidth limit of an EIP. One that stays the same goes on with what is used of it.
+    fn limit(&mut self, index: EipIndex, bandwidth: Option<u64>) {
+        let key = u64::from(index.0);
+        if self.next.limiter(index).map(Limiter::bits_per_second) == bandwidth {
+            return;
+        }
+        match bandwidth {
+            Some(rate) => self.next.limiters.insert(key, Arc::new(Limiter::new(rate))),
+            None => self.next.limiters.remove(key),
+        };
     }
 
     /// Removes an EIP.
     pub fn remove_eip(&mut self, address: u32) {
         if let Some(eip) = self.next.eips.remove(u64::from(address)) {
             self.touch(eip.index);
+            self.limit(eip.index, None);
         }
     }
 

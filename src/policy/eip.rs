@@ -50,6 +50,8 @@ pub struct Eip {
     pub interface: InterfaceIndex,
     /// Whether the gateway answers echo requests to it where no any-port entry takes them.
     pub ping: bool,
+    /// Its bandwidth limit in each direction, in bits a second.
+    pub bandwidth: Option<u64>,
     /// Its any-port entry. If there is one, the other entries below are empty.
     pub any_port: Option<OneToOne>,
     /// Its entries by port, sorted by protocol and first port; no two share a port.
@@ -65,6 +67,7 @@ impl Eip {
             gateway: None,
             interface,
             ping: true,
+            bandwidth: None,
             any_port: None,
             forwards: Box::default(),
         }

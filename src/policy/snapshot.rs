@@ -6,7 +6,7 @@ use hashbrown::{HashMap, HashSet};
 
 use crate::base::{EipIndex, EntryId, GatewayIndex, Generation, InterfaceIndex, PortIndex, VpcIndex};
 use crate::policy::persist::{Generations, Map};
-use crate::policy::{Eip, Gateway, Host, Interface, Lpm, PortVlans, Prefix, Realm, SnatEntry};
+use crate::policy::{Eip, Gateway, Host, Interface, Limiter, Lpm, PortVlans, Prefix, Realm, SnatEntry};
 
 /// Where a destination is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,6 +70,7 @@ pub struct Snapshot {
     pub(super) addresses: Arc<Addresses>,
     pub(super) gateways: Arc<Vec<Gateway>>,
     pub(super) eips: Map<Arc<Eip>>,
+    pub(super) limiters: Map<Arc<Limiter>>,
     pub(super) hosts: Map<Arc<Host>>,
     pub(super) snat: Vec<Arc<SnatTable>>,
     pub(super) snat_by_id: Vec<Arc<SnatById>>,
@@ -148,6 +149,18 @@ impl Snapshot {
     #[inline]
     pub fn eip_changed(&self, index: EipIndex) -> Generation {
         self.eip_changed.get(index.index())
+    }
+
+    /// Whether any EIP has a bandwidth limit.
+    #[inline]
+    pub fn has_limiters(&self) -> bool {
+        !self.limiters.is_empty()
+    }
+
+    /// The bandwidth limit of an EIP.
+    #[inline]
+    pub fn limiter(&self, index: EipIndex) -> Option<&Limiter> {
+        self.limiters.get(u64::from(index.0)).map(|limiter| &**limiter)
     }
 
     /// The DNAT entries of a private host.

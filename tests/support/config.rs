@@ -67,6 +67,8 @@ pub struct VpcConfig {
 pub struct EipConfig {
     pub address: Ipv4Addr,
     pub ping: bool,
+    /// Bits a second in each direction.
+    pub bandwidth: Option<u64>,
 }
 
 /// The ports of a DNAT entry.
@@ -139,7 +141,7 @@ impl Config {
     pub fn eip(mut self, address: &str) -> Self {
         let address = ip(address);
         if self.eips.iter().all(|eip| eip.address != address) {
-            self.eips.push(EipConfig { address, ping: true });
+            self.eips.push(EipConfig { address, ping: true, bandwidth: None });
         }
         self
     }
@@ -322,6 +324,7 @@ impl Compiler {
     fn eip(&mut self, config: &Config, eip: &EipConfig) -> Eip {
         let mut compiled = Eip::new(self.slots[&eip.address], eip.address.into(), InterfaceIndex(0));
         compiled.ping = eip.ping;
+        compiled.bandwidth = eip.bandwidth;
         let mut forwards = vec![];
         for entry in config.dnat.iter().filter(|d| d.eip == eip.address) {
             compiled.gateway = Some(GatewayIndex(entry.vpc as u32));

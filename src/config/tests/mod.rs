@@ -41,8 +41,10 @@ fn the_reference_has_exactly_the_keys_that_are_read() {
     let text = format!("{EXAMPLE}\n[quotas]\n");
     let document = Document::new(&text, "natgate.toml");
     assert!(read(&document).is_some());
-    let with_store =
-        Document::new("[store]\n[api]\n[[port]]\nname = 'p0'\ndevice = 'eth0'\n", "natgate.toml");
+    let with_store = Document::new(
+        "[store]\n[api]\n[session_log]\nindex = 'log'\n[[port]]\nname = 'p0'\ndevice = 'eth0'\n",
+        "natgate.toml",
+    );
     assert!(read(&with_store).is_some());
     let asked: std::collections::BTreeSet<_> =
         document.asked.borrow().union(&with_store.asked.borrow()).copied().collect();

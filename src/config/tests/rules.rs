@@ -228,7 +228,6 @@ fn cases() -> Vec<(Code, Case)> {
             ),
         ),
         (Code::EipNotBound, Both("gateway = \"gw1\"\neip =", "gateway = \"gw2\"\neip =", SECOND_GATEWAY)),
-        (Code::NotSupported, Edit("ping = true", "bandwidth = \"100Mbps\"")),
         (Code::DnatProtocol, Edit("protocol = \"TCP\"", "protocol = \"Any\"")),
         (Code::DnatProtocol, Edit("public_port = 80", "public_port = \"Any\"")),
         (Code::DnatProtocol, Edit("private_port = 8080", "private_port = \"Any\"")),
@@ -349,6 +348,8 @@ fn every_code_is_tested() {
         Code::InvalidId,
         Code::NoFreeAddress,
         Code::IdempotencyKey,
+        // Of a question to the index of sessions.
+        Code::InvalidTime,
     ];
     let tested: BTreeSet<Code> = cases().into_iter().map(|(code, _)| code).chain(elsewhere).collect();
     let missing: Vec<_> = Code::ALL.iter().filter(|code| !tested.contains(code)).collect();

@@ -126,6 +126,7 @@ impl<'c> Check<'c, '_> {
                     description: value_of(table.description.as_ref()),
                     gateway: value_of(table.gateway.as_ref()),
                     ping: value_of(table.ping.as_ref()).unwrap_or(true),
+                    bandwidth: value_of(table.bandwidth.as_ref()),
                     outside,
                 });
             }
@@ -139,12 +140,6 @@ impl<'c> Check<'c, '_> {
             && let Some(gateway) = gateway
         {
             tally.add(self, table.here, gateway);
-        }
-        if let Some(bandwidth) = &table.bandwidth {
-            self.at(table.here, bandwidth, Code::NotSupported)
-                .rule("bandwidth limits are not enforced by this version, and so are refused")
-                .hint("remove the key")
-                .emit();
         }
     }
 

@@ -368,11 +368,7 @@ impl Inventory {
 
     fn judge_eip(&self, spec: &EipSpec, case: Case<'_>) -> Judged<Eip> {
         let before = case.before.and_then(|r| if let Resource::Eip(eip) = r { Some(eip) } else { None });
-        if let Some(bandwidth) = &spec.bandwidth {
-            return Err(Refusal::new(Code::NotSupported, "bandwidth")
-                .value(&bandwidth.0)
-                .rule("bandwidth limits are not enforced by this version, and so are refused"));
-        }
+        let bandwidth = optional("bandwidth", spec.bandwidth.as_deref(), values::rate)?;
         let address = match &spec.address {
             Some(text) => read("address", text, values::address)?,
             None => self.free_address().ok_or_else(|| {
@@ -418,7 +414,7 @@ impl Inventory {
             let quota = self.settings.quotas().eips_per_gateway;
             self.within_quota(case, gateway, Code::QuotaEips, "gateway", quota, "eips_per_gateway")?;
         }
-        Ok(Eip { meta: meta!(case, spec)?, address, gateway, ping: spec.ping.unwrap_or(true) })
+        Ok(Eip { meta: meta!(case, spec)?, address, gateway, ping: spec.ping.unwrap_or(true), bandwidth })
     }
 
     /// The gateway of an entry, which does not change.

@@ -74,6 +74,8 @@ pub struct Eip {
     pub gateway: Option<Id>,
     /// Whether the gateway answers echo requests to it.
     pub ping: bool,
+    /// Its bandwidth limit in each direction, in bits a second.
+    pub bandwidth: Option<u64>,
 }
 
 /// A DNAT entry.

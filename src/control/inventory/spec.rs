@@ -179,8 +179,8 @@ specification! {
         gateway: String,
         /// Whether the gateway answers echo requests to it.
         ping: bool,
-        /// A bandwidth limit. Not enforced by this version, and so refused.
-        bandwidth: Scalar,
+        /// What passes by it in each direction, over all workers, such as `100Mbps`.
+        bandwidth: String,
     }
 }
 

@@ -214,7 +214,7 @@ fn every_broken_rule_is_named_with_parameter_and_conflict() {
         ),
         (Kind::Eip, json!({"address": "203.0.113.16"}), Code::EipDuplicate, "address", ids(&[eip])),
         (Kind::Eip, json!({"address": "192.0.2.1"}), Code::EipOutsideRanges, "address", vec![]),
-        (Kind::Eip, json!({"bandwidth": "1Gbps"}), Code::NotSupported, "bandwidth", vec![]),
+        (Kind::Eip, json!({"bandwidth": "fast"}), Code::InvalidRate, "bandwidth", vec![]),
         (
             Kind::Dnat,
             dnat(json!(80), "10.0.1.11", json!(80), "TCP"),

@@ -8,7 +8,7 @@ use super::resource::{Meta, Resource, Source};
 use super::spec::{
     DnatSpec, EipSpec, GatewaySpec, RouteSpec, Scalar, SnatSpec, Spec, TimeoutSpec, VSwitchSpec, VpcSpec,
 };
-use crate::config::units::format_duration;
+use crate::config::units::{format_duration, format_rate};
 use crate::config::values::{FILTERS, MAPPINGS};
 use crate::config::{Forward, Name, Specification, TimeoutOverrides, Transport};
 use crate::control::time;
@@ -125,7 +125,7 @@ impl Inventory {
                     address: text(eip.address),
                     gateway: eip.gateway.and_then(text),
                     ping: Some(eip.ping),
-                    bandwidth: None,
+                    bandwidth: eip.bandwidth.map(format_rate),
                 }))
             }
             Resource::Dnat(entry) => {

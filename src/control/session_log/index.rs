@@ -21,7 +21,7 @@ use redb::{Database, ReadOnlyDatabase, ReadableDatabase, TableDefinition};
 
 use super::Place;
 use super::line::{Line, Session, What};
-use crate::base::Moment;
+use crate::base::{Moment, Tick};
 use crate::control::address::Protocol;
 use crate::control::manager::names;
 use crate::control::time;
@@ -34,6 +34,8 @@ const STARTS: TableDefinition<'_, u64, ()> = TableDefinition::new("starts");
 const HOUR: u64 = 3_600_000;
 /// Commits are at least so far apart.
 const PAUSE: Duration = Duration::from_millis(100);
+/// To which a beginning is told, in milliseconds.
+const TICK: u64 = Tick::NANOS / 1_000_000;
 /// Rows that may wait for the file.
 const WAITING: usize = 1 << 18;
 /// Bytes of memory for pages of the present hour's file, and of an earlier one that is looked at.
@@ -258,7 +260,8 @@ impl Found {
             for (&began, (ended, [vpc, gateway, entry])) in &rows {
                 // Where the clock was set meanwhile, the end stands at another beginning: the first end after this one is its.
                 let later = rows.range(began..).map(|(_, (ended, _))| *ended).filter(|ended| *ended > began);
-                let restart = self.starts.iter().copied().filter(|start| *start > began);
+                // A beginning is told to a tick: a start within that tick was before it.
+                let restart = self.starts.iter().copied().filter(|start| *start >= began + TICK);
                 let next = rows.range(began + 1..).map(|(began, _)| *began).next();
                 let ended = match *ended {
                     0 => later.chain(restart).chain(next).min(),
@@ -526,6 +529,9 @@ mod tests {
         bench.write(BASE + 5000, What::Started);
         assert_eq!(bench.who(BASE + 4000), [("10.0.1.1:1000".to_owned(), Some(BASE + 5000))]);
         assert_eq!(bench.who(BASE + 6000), []);
+        // One that began right after the start.
+        bench.write(BASE + 5020, What::Created(session(2, BASE + 4950)));
+        assert_eq!(bench.who(BASE + 6000), [("10.0.1.2:1000".to_owned(), None)]);
     }
 
     /// What is left of a file when natgate is killed.

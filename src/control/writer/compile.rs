@@ -328,6 +328,7 @@ impl Incremental {
         let mut compiled = Eip::new(index, number, self.compiler.interface_index(&outside.link));
         compiled.gateway = eip.gateway.map(|gateway| self.gateway_index(gateway)).transpose()?;
         compiled.ping = eip.ping;
+        compiled.bandwidth = eip.bandwidth;
         let mut forwards = Vec::new();
         // All entries of an EIP are those of its gateway.
         let vpc = eip.gateway.and_then(|gateway| inventory.gateway(gateway)).map(|gateway| gateway.vpc);
@@ -491,6 +492,7 @@ pub(super) fn frame(inventory: &Inventory) -> Result<Model, String> {
                 description,
                 gateway: eip.gateway.map(name).transpose()?,
                 ping: eip.ping,
+                bandwidth: eip.bandwidth,
                 outside: inventory.outside_of(eip.address).unwrap_or_default(),
             }),
             Resource::VSwitch(_) | Resource::Dnat(_) | Resource::Snat(_) => {}
