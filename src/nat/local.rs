@@ -207,7 +207,7 @@ impl Engine {
         Verdict::Drop(DropReason::TtlExpired)
     }
 
-    /// A new session was refused: the host is told, where it can do something about it (RFC 5508 REQ-8).
+    /// A new session was refused: the host is told (RFC 5508 REQ-8), unless its next try may succeed.
     #[cold]
     pub(super) fn tell_refused(
         &mut self,
@@ -216,7 +216,13 @@ impl Engine {
         reason: DropReason,
         cx: &mut Context<'_>,
     ) {
-        if matches!(reason, DropReason::HostQuota | DropReason::PortsExhausted | DropReason::SessionLimit) {
+        if matches!(
+            reason,
+            DropReason::HostQuota
+                | DropReason::PortsExhausted
+                | DropReason::SessionLimit
+                | DropReason::SessionTableFull
+        ) {
             let problem = (icmp::DESTINATION_UNREACHABLE, icmp::ADMINISTRATIVELY_PROHIBITED, 0);
             self.tell_sender(packet, lane, problem, cx);
         }
