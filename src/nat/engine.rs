@@ -15,7 +15,6 @@ use std::io;
 
 use crate::base::hugepage::Pages;
 use crate::base::{Checksum, DropReason, Generation, InterfaceIndex, Moment, Rng, Tick, WorkerIndex};
-use crate::nat::fragments::Fragments;
 use crate::nat::hosts::Hosts;
 use crate::nat::key::Hasher;
 use crate::nat::lane::{Ingress, Lane, Next};
@@ -23,6 +22,7 @@ use crate::nat::local::{Announcer, ErrorBudget};
 use crate::nat::mappings::Mappings;
 use crate::nat::neighbours::{Adjacency, Neighbours};
 use crate::nat::ports::Ports;
+use crate::nat::reassembly::Fragments;
 use crate::nat::review::Review;
 use crate::nat::stage::{Observer, Stage};
 use crate::nat::table::SessionTable;
@@ -273,6 +273,7 @@ impl Engine {
     #[inline(never)]
     pub(super) fn decide(&mut self, packet: &mut Packet<'_>, lane: &Lane, cx: &mut Context<'_>) -> Verdict {
         match lane.next {
+            Next::Flow if lane.datagram.is_fragment() => self.first_fragment(packet, lane, cx),
             Next::Flow => self.flow(packet, lane, cx),
             Next::Drop(reason) => Verdict::Drop(reason),
             Next::IcmpError => self.icmp_error(packet, lane, cx),
@@ -281,7 +282,7 @@ impl Engine {
         }
     }
 
-    fn count(&mut self, verdict: Verdict) {
+    pub(super) fn count(&mut self, verdict: Verdict) {
         match verdict {
             Verdict::Send { .. } => self.counters.forwarded += 1,
             Verdict::Hand { .. } => self.counters.handed += 1,
@@ -312,6 +313,7 @@ impl Engine {
             self.close(slot, cx.snapshot);
         }
         self.review(cx.snapshot);
+        self.fragments.tick(cx.tick, &mut self.counters);
         self.neighbours.tick(cx.tick, cx.out, &mut self.counters);
         if self.worker == WorkerIndex(0) {
             self.announcer.tick(cx, &mut self.counters);

@@ -1,6 +1,6 @@
 //! Packets of sessions, and how every translated packet leaves.
 
-use crate::base::{DropReason, EipIndex, Generation, Tick};
+use crate::base::{DropReason, EipIndex, Generation};
 use crate::nat::decision::Decision;
 use crate::nat::engine::{Context, Engine};
 use crate::nat::lane::Lane;
@@ -84,17 +84,14 @@ impl Engine {
         self.miss(packet, lane, cx)
     }
 
-    /// What is rare: a TCP segment that changes the state, a counter that is full, the first of several fragments.
+    /// What is rare: a TCP segment that changes the state, a counter that is full.
     #[cold]
-    fn note(&mut self, lane: &Lane, slot: u32, end: End, carry: bool, now: Tick) {
+    fn note(&mut self, lane: &Lane, slot: u32, end: End, carry: bool) {
         if carry {
             self.sessions.carry(slot, end);
         }
         let Some(session) = self.sessions.session_mut(slot) else { return };
-        if lane.datagram.is_fragment() {
-            self.fragments.remember(&lane.key(), lane.datagram.id, now);
-        }
-        if session.is_tcp() {
+        if lane.datagram.transport == Transport::Tcp {
             let was_established = tcp::is_established(session.tcp);
             session.tcp = tcp::after(session.tcp, lane.datagram.tcp_flags, end);
             if was_established && !tcp::is_established(session.tcp) {
@@ -142,7 +139,7 @@ impl Engine {
                 End::Destination => session.bytes_in += u32::from(lane.datagram.total_len),
             }
             let carry = session.bytes_out >= CARRY || session.bytes_in >= CARRY;
-            self.note(lane, slot, end, carry, cx.tick);
+            self.note(lane, slot, end, carry);
         }
         self.leave(packet, lane, &session.change(end), way, cx)
     }
@@ -245,12 +242,12 @@ impl Engine {
         again.tenant = Realm::Outside.tenant();
         again.hash = self.sessions.hash(&again.key());
         match lane.datagram.transport {
-            Transport::LaterFragment => return self.later_fragment(packet, &again, cx),
+            Transport::LaterFragment => self.later_fragment(packet, &again, cx),
             // The other half of what it quotes is translated too (RFC 5508 REQ-7).
-            Transport::IcmpError => return self.icmp_error(packet, &again, cx),
-            _ => {}
+            Transport::IcmpError => self.icmp_error(packet, &again, cx),
+            _ if lane.datagram.is_fragment() => self.first_fragment(packet, &again, cx),
+            _ => self.flow(packet, &again, cx),
         }
-        self.flow(packet, &again, cx)
     }
 
     /// A packet without a session.
@@ -294,9 +291,6 @@ impl Engine {
     ) -> Verdict {
         if lane.datagram.ttl <= lane.hops() {
             return self.ttl_expired(packet, lane, cx);
-        }
-        if lane.datagram.has_ports() && lane.datagram.is_fragment() {
-            self.fragments.remember(&lane.key(), lane.datagram.id, cx.tick);
         }
         let (change, realm, destination) = match end_of(lane.tenant) {
             End::Source => (flow.outward(), Realm::Outside, flow.peer.0),

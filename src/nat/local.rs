@@ -8,7 +8,7 @@ use crate::base::{DropReason, Generation, Moment};
 use crate::nat::engine::{Context, Engine};
 use crate::nat::lane::Lane;
 use crate::nat::neighbours::emit_arp;
-use crate::nat::{Counters, NeighbourFact, Verdict};
+use crate::nat::{Counters, Exit, NeighbourFact, Verdict};
 use crate::policy::{Announcement, Interface, Realm};
 use crate::wire::arp::Arp;
 use crate::wire::bytes::{put, put_u16, put_u32};
@@ -177,7 +177,7 @@ impl Engine {
         let interface = cx.snapshot.interface(lane.interface)?;
         let sender: &[u8; 6] = packet.buffer.get(usize::from(lane.frame) + 6..)?.first_chunk()?;
         let (link, link_len) = ethernet::header(*sender, interface.mac, interface.vlan, ethernet::IPV4);
-        let frame = cx.out.emit(interface.port, link_len + len, false)?;
+        let frame = cx.out.emit(interface.port, link_len + len, Exit::Own)?;
         self.counters.originated += 1;
         put(frame, 0, &link[..link_len]);
         let ip = frame.get_mut(link_len..)?;

@@ -10,6 +10,7 @@
 //! | [`create`] | the session that an entry makes, its mapping and its port |
 //! | [`local`] | ARP, echo and ICMP errors of the gateway itself |
 //! | [`icmp_error`], [`fragments`] | ICMP errors and fragments that pass through |
+//! | [`reassembly`] | which fragments belong together |
 //! | [`table`], [`index`], [`session`], [`key`], [`tcp`] | the session table |
 //! | [`mappings`], [`hosts`], [`ports`] | what SNAT sessions share |
 //! | [`neighbours`] | next hops and ARP |
@@ -35,6 +36,7 @@ pub mod output;
 pub mod outward;
 pub mod ports;
 pub mod query;
+pub mod reassembly;
 mod review;
 pub mod session;
 pub mod stage;
@@ -44,7 +46,7 @@ pub mod trace;
 
 pub use counters::Counters;
 pub use engine::{Engine, EngineConfig, Memory, Occupancy};
-pub use output::{BATCH, Emission, NeighbourFact, Output, Verdict};
+pub use output::{BATCH, Emission, Exit, NeighbourFact, Output, Verdict};
 pub use ports::PortsRow;
 pub use query::{Explanation, Fate, Question, SessionCursor, SessionFilter, SessionRow, SessionState, Step};
 pub use trace::{TraceFilter, TraceRecord};
