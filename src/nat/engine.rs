@@ -16,6 +16,7 @@ use std::io;
 use crate::base::hugepage::Pages;
 use crate::base::{Checksum, DropReason, Generation, InterfaceIndex, Moment, Rng, Tick, WorkerIndex};
 use crate::nat::hosts::Hosts;
+use crate::nat::identification::Identifications;
 use crate::nat::key::Hasher;
 use crate::nat::lane::{Ingress, Lane, Next};
 use crate::nat::local::{Announcer, ErrorBudget};
@@ -59,6 +60,7 @@ pub struct Engine {
     pub(super) hosts: Hosts,
     pub(super) ports: Ports,
     pub(super) fragments: Fragments,
+    pub(super) identifications: Identifications,
     pub(super) neighbours: Neighbours,
     pub(super) counters: Counters,
     pub(super) errors: ErrorBudget,
@@ -106,6 +108,7 @@ impl Engine {
             sessions: SessionTable::new(sessions, hasher)?,
             mappings: Mappings::new(sessions, hasher)?,
             hosts: Hosts::new(sessions, hasher)?,
+            identifications: Identifications::new(worker, workers, hasher, &mut rng),
             ports: Ports::new(snat_eips, worker, workers, rng)?,
             fragments: Fragments::new(hasher),
             neighbours: Neighbours::new(neighbours, hasher)?,

@@ -71,6 +71,10 @@ impl Engine {
         session.last_seen = cx.tick.0;
         let change = session.change(end);
         rewrite::apply(packet.buffer, datagram, &change, lane.hops());
+        if end == End::Source && !datagram.is_atomic() && session.kind() != SessionKind::DnatAny {
+            let id = self.identifications.take(datagram.destination);
+            rewrite::identify(packet.buffer, datagram, id);
+        }
         Some(send(packet, lane, next_hop))
     }
 
@@ -199,11 +203,14 @@ impl Engine {
             self.tell_sender(packet, lane, Self::too_large(mtu), cx);
             return Verdict::Drop(DropReason::FragmentationNeeded);
         }
+        rewrite::apply(packet.buffer, &lane.datagram, change, lane.hops());
         match change.end {
-            End::Source => self.counters.bytes_out += u64::from(lane.datagram.total_len),
+            End::Source => {
+                self.counters.bytes_out += u64::from(lane.datagram.total_len);
+                self.identify(packet, lane, change.address, cx);
+            }
             End::Destination => self.counters.bytes_in += u64::from(lane.datagram.total_len),
         }
-        rewrite::apply(packet.buffer, &lane.datagram, change, lane.hops());
         let datagram = lane.datagram;
         match self.neighbours.ready(way).copied() {
             Some(next_hop) if is_too_large => self.send_in_fragments(packet, lane, &next_hop, cx),
@@ -233,6 +240,7 @@ impl Engine {
         self.counters.bytes_out += u64::from(lane.datagram.total_len);
         rewrite::apply(packet.buffer, &lane.datagram, change, lane.hops());
         let mut again = *lane;
+        again.datagram.id = self.identify(packet, lane, change.address, cx);
         again.arrival = Arrival::Hairpin;
         again.datagram.ttl = lane.datagram.ttl.saturating_sub(lane.hops());
         again.datagram.source = change.address;

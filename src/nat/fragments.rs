@@ -15,6 +15,7 @@ use crate::nat::key::FlowKey;
 use crate::nat::lane::Lane;
 use crate::nat::neighbours::NextHop;
 use crate::nat::outward::{check_inside, static_outward};
+use crate::nat::reassembly::First;
 use crate::nat::session::{Flow, SessionKind};
 use crate::nat::{Exit, Verdict};
 use crate::policy::{Realm, Snapshot};
@@ -34,11 +35,18 @@ impl Engine {
         if let Some(to) = self.meeting_place(lane, cx.snapshot) {
             return Verdict::Hand { to, arrival: Arrival::Fragment };
         }
-        let verdict = self.flow(packet, lane, cx);
+        let mut lane = *lane;
+        if lane.tenant != Realm::Outside.tenant() {
+            // A duplicate is a part of the same datagram.
+            let twin = self.fragments.first_of(&lane, cx.tick).filter(|first| first.is_fresh(cx.tick));
+            lane.identification = twin
+                .and_then(|first| first.identification)
+                .or_else(|| Some(self.identifications.take(lane.datagram.destination)));
+        }
+        let verdict = self.flow(packet, &lane, cx);
         if !matches!(verdict, Verdict::Drop(_)) {
-            let (key, id) = (lane.key(), lane.datagram.id);
-            self.fragments.remember(&key, id, cx.tick);
-            self.release_held(&key, id, cx);
+            let first = self.fragments.remember(&lane, cx.tick);
+            self.release_held(&first, cx);
         }
         verdict
     }
@@ -57,7 +65,7 @@ impl Engine {
         if let Some(to) = self.meeting_place(lane, cx.snapshot) {
             return Verdict::Hand { to, arrival: Arrival::Fragment };
         }
-        if let Some(first) = self.fragments.first_of(&lane.key(), lane.datagram.id, cx.tick) {
+        if let Some(first) = self.fragments.first_of(lane, cx.tick) {
             return self.follow_first(packet, lane, &first, cx);
         }
         let is_own = cx.snapshot.is_own_address(Realm::of_tenant(lane.tenant), lane.datagram.destination);
@@ -100,19 +108,20 @@ impl Engine {
         &mut self,
         packet: &mut Packet<'_>,
         lane: &Lane,
-        first: &FlowKey,
+        first: &First,
         cx: &mut Context<'_>,
     ) -> Verdict {
         let mut lane = *lane;
-        lane.datagram.source_port = first.source_port;
-        lane.datagram.destination_port = first.destination_port;
-        lane.hash = self.sessions.hash(first);
+        lane.identification = first.identification;
+        lane.datagram.source_port = first.key.source_port;
+        lane.datagram.destination_port = first.key.destination_port;
+        lane.hash = self.sessions.hash(&first.key);
         self.flow(packet, &lane, cx)
     }
 
     /// Lets go what has waited for a first fragment.
-    fn release_held(&mut self, first: &FlowKey, id: u16, cx: &mut Context<'_>) {
-        while let Some(held) = self.fragments.release(first, id) {
+    fn release_held(&mut self, first: &First, cx: &mut Context<'_>) {
+        while let Some(held) = self.fragments.release(first) {
             let mut buffer = self.fragments.lend();
             let mut packet = held.packet(&mut buffer);
             self.counters.held -= 1;

@@ -13,6 +13,7 @@
 //! | [`reassembly`] | which fragments belong together |
 //! | [`table`], [`index`], [`session`], [`key`], [`tcp`] | the session table |
 //! | [`mappings`], [`hosts`], [`ports`] | what SNAT sessions share |
+//! | [`identification`] | IP identifications of what leaves with a shared EIP |
 //! | [`neighbours`] | next hops and ARP |
 //! | [`query`], [`trace`] | questions that change nothing: listings, explanations, traces |
 //! | [`output`], [`counters`] | what comes out |
@@ -25,6 +26,7 @@ pub mod flow;
 pub mod fragments;
 pub mod hosts;
 pub mod icmp_error;
+pub mod identification;
 pub mod index;
 pub mod inward;
 pub mod key;

@@ -28,11 +28,22 @@ const ROOM: usize = 32;
 /// The tag of a place where nothing is held.
 const FREE: u32 = 0;
 
+/// A first fragment that was seen.
 #[derive(Clone, Copy, Debug, Default)]
-struct Remembered {
-    key: FlowKey,
+pub struct First {
+    /// Its flow.
+    pub key: FlowKey,
+    /// The identification that its datagram got on its way out, if it got one.
+    pub identification: Option<u16>,
     id: u16,
     until: Tick,
+}
+
+impl First {
+    /// Whether it came just now, so that another one of the same identification is a duplicate and no new datagram.
+    pub fn is_fresh(&self, now: Tick) -> bool {
+        self.until.since(now) >= MEMORY - PATIENCE
+    }
 }
 
 /// A fragment that waits for the first one of its datagram.
@@ -57,7 +68,7 @@ impl Held {
 /// What is known of fragmented datagrams.
 #[derive(Debug)]
 pub struct Fragments {
-    sets: Vec<[Remembered; WAYS]>,
+    sets: Vec<[First; WAYS]>,
     hasher: Hasher,
     /// A tag of its datagram for each held fragment, close together because all are looked through.
     tags: [u32; HELD],
@@ -76,7 +87,7 @@ impl Fragments {
     /// Tables of fixed size.
     pub fn new(hasher: Hasher) -> Self {
         Self {
-            sets: vec![[Remembered::default(); WAYS]; SETS],
+            sets: vec![[First::default(); WAYS]; SETS],
             hasher,
             tags: [FREE; HELD],
             held: vec![Held::default(); HELD],
@@ -96,8 +107,9 @@ impl Fragments {
         (self.hasher.datagram(key, id) >> 32) as u32 | 1
     }
 
-    /// Remembers the ports of a first fragment. The one whose time ends first makes room.
-    pub fn remember(&mut self, key: &FlowKey, id: u16, now: Tick) {
+    /// Remembers a first fragment. The one whose time ends first makes room.
+    pub fn remember(&mut self, lane: &Lane, now: Tick) -> First {
+        let (key, id) = (&lane.key(), lane.datagram.id);
         let set = self.set(key, id);
         let set = &mut self.sets[set];
         let until = now.plus(MEMORY);
@@ -105,13 +117,15 @@ impl Fragments {
             Some(place) => place,
             None => (0..WAYS).min_by_key(|way| set[*way].until).unwrap_or(0),
         };
-        set[place] = Remembered { key: *key, id, until };
+        set[place] = First { key: *key, identification: lane.identification, id, until };
+        set[place]
     }
 
-    /// The key of the first fragment of a later one's datagram.
-    pub fn first_of(&self, key: &FlowKey, id: u16, now: Tick) -> Option<FlowKey> {
+    /// The first fragment of a later one's datagram.
+    pub fn first_of(&self, lane: &Lane, now: Tick) -> Option<First> {
+        let (key, id) = (&lane.key(), lane.datagram.id);
         let set = &self.sets[self.set(key, id)];
-        set.iter().find(|r| is_same(&r.key, key) && r.id == id && r.until >= now).map(|r| r.key)
+        set.iter().find(|first| is_same(&first.key, key) && first.id == id && first.until >= now).copied()
     }
 
     /// Holds a copy of a later fragment until the first one comes.
@@ -147,10 +161,12 @@ impl Fragments {
 
     /// The oldest held fragment of a datagram. It is held no more, and its frame is in the buffer that
     /// [`lend`](Self::lend) gives.
-    pub fn release(&mut self, key: &FlowKey, id: u16) -> Option<Held> {
+    pub fn release(&mut self, first: &First) -> Option<Held> {
         if self.waiting == 0 {
             return None;
         }
+        let First { key, id, .. } = first;
+        let (key, id) = (key, *id);
         let tag = self.tag(key, id);
         let is_it = |place: &usize| {
             let Held { lane, .. } = &self.held[*place];

@@ -214,6 +214,12 @@ impl Datagram {
         self.fragment & DONT_FRAGMENT != 0
     }
 
+    /// Whether it is no fragment and cannot become one (RFC 6864 §4).
+    #[inline(always)]
+    pub const fn is_atomic(&self) -> bool {
+        self.fragment == DONT_FRAGMENT
+    }
+
     /// The fragment's offset in bytes.
     #[inline]
     pub const fn fragment_offset(&self) -> usize {

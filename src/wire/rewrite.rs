@@ -107,6 +107,16 @@ pub fn apply(bytes: &mut [u8], datagram: &Datagram, change: &Change, hops: u8) {
     }
 }
 
+/// Changes the identification of the packet that `datagram` describes in `bytes`.
+#[inline]
+pub fn identify(bytes: &mut [u8], datagram: &Datagram, id: u16) {
+    let l3 = usize::from(datagram.l3);
+    let Some(header) = bytes.get_mut(l3..).and_then(|b| b.first_chunk_mut::<20>()) else { return };
+    let checksum = Delta::of_u16(datagram.id, id).apply(u16::from_be_bytes([header[10], header[11]]));
+    header[4..6].copy_from_slice(&id.to_be_bytes());
+    header[10..12].copy_from_slice(&checksum.to_be_bytes());
+}
+
 /// Takes one off the TTL of the packet at `l3`.
 pub fn decrement_ttl(bytes: &mut [u8], l3: usize) {
     if let Some(header) = bytes.get_mut(l3..).and_then(|b| b.first_chunk_mut::<20>()) {

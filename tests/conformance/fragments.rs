@@ -264,7 +264,6 @@ fn frag_11_mapped_host_above_mtu() {
 
 /// RFC 791, RFC 4787 REQ-14: interleaved fragments of two hosts with the same IP ID do not mix.
 #[test]
-#[ignore = "not met yet"]
 fn frag_12_same_identification() {
     for workers in WORKERS {
         for spread in 0..8 {

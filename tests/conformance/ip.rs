@@ -266,7 +266,6 @@ fn ip_15_checksum_edges() {
 /// RFC 7857 §10, RFC 6864 §5.3.1: two hosts behind one EIP never share an IP ID towards one peer (fragmentable
 /// datagrams).
 #[test]
-#[ignore = "not met yet"]
 fn ip_16_identification() {
     for workers in [1, 2] {
         let mut net = TestNet::with_workers(&snat(), workers, 1);

@@ -48,8 +48,6 @@ const SOURCES: [&str; 14] = [
 /// Rows that the gateway does not meet yet, each with the reason. Their tests are ignored.
 const NOT_MET: &[(&str, &str)] = &[
     ("DNAT-09", "the second of two flows that a host cannot tell apart is let in"),
-    ("FRAG-12", "fragments pass in order and at one worker only"),
-    ("IP-16", "the identification is passed on as it is"),
     ("TCP-08", "any reset is believed until traffic follows"),
 ];
 
