@@ -8,8 +8,11 @@ use crate::nat::neighbours::{Adjacency, NextHop};
 use crate::nat::session::{CARRY, Flow, Record, Session, SessionKind};
 use crate::nat::{Verdict, tcp};
 use crate::policy::{Realm, Snapshot, Timeouts};
+use crate::wire::bytes::get_u32;
+use crate::wire::datagram::tcp_flags::{ACK, RST, SYN};
 use crate::wire::rewrite::{self, Change, End};
-use crate::wire::{Arrival, Packet, Transport, protocol};
+use crate::wire::tcp::window_scale;
+use crate::wire::{Arrival, Datagram, Packet, Transport, protocol};
 
 /// How a packet without a session is translated.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +72,7 @@ impl Engine {
         *bytes += u32::from(datagram.total_len);
         *total += u64::from(datagram.total_len);
         session.last_seen = cx.tick.0;
+        session.acknowledge(end, datagram.tcp_acknowledgement);
         let change = session.change(end);
         rewrite::apply(packet.buffer, datagram, &change, lane.hops());
         if end == End::Source && !datagram.is_atomic() && session.kind() != SessionKind::DnatAny {
@@ -90,14 +94,14 @@ impl Engine {
 
     /// What is rare: a TCP segment that changes the state, a counter that is full.
     #[cold]
-    fn note(&mut self, lane: &Lane, slot: u32, end: End, carry: bool) {
+    fn note(&mut self, packet: &Packet<'_>, lane: &Lane, slot: u32, end: End, carry: bool) {
         if carry {
             self.sessions.carry(slot, end);
         }
         let Some(session) = self.sessions.session_mut(slot) else { return };
         if lane.datagram.transport == Transport::Tcp {
             let was_established = tcp::is_established(session.tcp);
-            session.tcp = tcp::after(session.tcp, lane.datagram.tcp_flags, end);
+            note_segment(session, packet, &lane.datagram, end);
             if was_established && !tcp::is_established(session.tcp) {
                 self.sessions.reschedule(slot);
             }
@@ -143,7 +147,7 @@ impl Engine {
                 End::Destination => session.bytes_in += u32::from(lane.datagram.total_len),
             }
             let carry = session.bytes_out >= CARRY || session.bytes_in >= CARRY;
-            self.note(lane, slot, end, carry);
+            self.note(packet, lane, slot, end, carry);
         }
         self.leave(packet, lane, &session.change(end), way, cx)
     }
@@ -424,6 +428,30 @@ impl Engine {
         session.generation = snapshot.generation().0;
         true
     }
+}
+
+/// Notes what a TCP segment changes of its connection. A reset that cannot come from its sender changes nothing (RFC 7857
+/// §2.2); whether to believe it is the receiver's own matter.
+fn note_segment(session: &mut Session, packet: &Packet<'_>, datagram: &Datagram, end: End) {
+    let flags = datagram.tcp_flags;
+    let header = packet.buffer.get(usize::from(datagram.l4)..datagram.end()).unwrap_or_default();
+    if flags & RST != 0 {
+        if !tcp::is_established(session.tcp) || session.admits_reset(end, get_u32(header, 4)) {
+            session.tcp = tcp::after(session.tcp, flags, end);
+        }
+        return;
+    }
+    if tcp::reopens(session.tcp, flags) {
+        session.restart_windows();
+    }
+    if flags & SYN != 0 && !tcp::is_established(session.tcp) {
+        let len = usize::from(header.get(12).copied().unwrap_or_default() >> 4) * 4;
+        session.scale_windows(end, window_scale(header.get(20..len).unwrap_or_default()));
+    }
+    if flags & ACK != 0 {
+        session.acknowledge(end, datagram.tcp_acknowledgement);
+    }
+    session.tcp = tcp::after(session.tcp, flags, end);
 }
 
 /// Whether nothing that a session depends on has changed since it was checked last; it counts as checked then.

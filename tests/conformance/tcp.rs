@@ -151,7 +151,6 @@ fn tcp_07_rst_is_translated() {
 
 /// RFC 5961 §3, RFC 7857 §2.2: a blind RST far outside the window does not kill the connection's mapping.
 #[test]
-#[ignore = "not met yet"]
 fn tcp_08_blind_rst() {
     for workers in [1, 2] {
         let mut net = TestNet::with_workers(&snat(), workers, 1);

@@ -325,7 +325,8 @@ impl Reference {
         // What leaves with an EIP that others share, too, gets an identification of its own (RFC 7857 §10), if it needs one.
         let is_its_own = self.config.dnat.iter().any(|d| d.eip == external.0 && d.ports == Ports::Any);
         let free_id = !is_its_own && !packet.ip.dont_fragment;
-        Ok(if self.config.is_eip(packet.ip.dst) {
+        // One whose TTL runs out does not get as far as the turn.
+        Ok(if self.config.is_eip(packet.ip.dst) && packet.ip.ttl > 0 {
             self.eip(Side::Vpc(vpc), &packet, true)
         } else {
             Expected::Forward { side: Side::Outside, packet, free_id }
