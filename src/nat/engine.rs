@@ -108,7 +108,7 @@ impl Engine {
             sessions: SessionTable::new(sessions, hasher)?,
             mappings: Mappings::new(sessions, hasher)?,
             hosts: Hosts::new(sessions, hasher)?,
-            identifications: Identifications::new(worker, workers, hasher, &mut rng),
+            identifications: Identifications::new(worker, workers, &mut rng),
             ports: Ports::new(snat_eips, worker, workers, rng)?,
             fragments: Fragments::new(hasher),
             neighbours: Neighbours::new(neighbours, hasher)?,

@@ -73,12 +73,11 @@ impl Engine {
         *total += u64::from(datagram.total_len);
         session.last_seen = cx.tick.0;
         session.acknowledge(end, datagram.tcp_acknowledgement);
-        let change = session.change(end);
-        rewrite::apply(packet.buffer, datagram, &change, lane.hops());
-        if end == End::Source && !datagram.is_atomic() && session.kind() != SessionKind::DnatAny {
-            let id = self.identifications.take(datagram.destination);
-            rewrite::identify(packet.buffer, datagram, id);
+        let mut change = session.change(end);
+        if end == End::Source {
+            change.identification = self.identifications.of(lane, session.kind());
         }
+        rewrite::apply(packet.buffer, datagram, &change, lane.hops());
         Some(send(packet, lane, next_hop))
     }
 
@@ -149,7 +148,11 @@ impl Engine {
             let carry = session.bytes_out >= CARRY || session.bytes_in >= CARRY;
             self.note(packet, lane, slot, end, carry);
         }
-        self.leave(packet, lane, &session.change(end), way, cx)
+        let mut change = session.change(end);
+        if end == End::Source {
+            change.identification = self.identifications.of(lane, session.kind());
+        }
+        self.leave(packet, lane, &change, way, cx)
     }
 
     /// The next hop towards a destination on one side; an own EIP on the outside is a hairpin.
@@ -209,10 +212,7 @@ impl Engine {
         }
         rewrite::apply(packet.buffer, &lane.datagram, change, lane.hops());
         match change.end {
-            End::Source => {
-                self.counters.bytes_out += u64::from(lane.datagram.total_len);
-                self.identify(packet, lane, change.address, cx);
-            }
+            End::Source => self.counters.bytes_out += u64::from(lane.datagram.total_len),
             End::Destination => self.counters.bytes_in += u64::from(lane.datagram.total_len),
         }
         let datagram = lane.datagram;
@@ -244,7 +244,7 @@ impl Engine {
         self.counters.bytes_out += u64::from(lane.datagram.total_len);
         rewrite::apply(packet.buffer, &lane.datagram, change, lane.hops());
         let mut again = *lane;
-        again.datagram.id = self.identify(packet, lane, change.address, cx);
+        again.datagram.id = change.identification.unwrap_or(lane.datagram.id);
         again.arrival = Arrival::Hairpin;
         again.datagram.ttl = lane.datagram.ttl.saturating_sub(lane.hops());
         again.datagram.source = change.address;
@@ -305,7 +305,10 @@ impl Engine {
             return self.ttl_expired(packet, lane, cx);
         }
         let (change, realm, destination) = match end_of(lane.tenant) {
-            End::Source => (flow.outward(), Realm::Outside, flow.peer.0),
+            End::Source => {
+                let identification = self.identifications.of(lane, flow.kind);
+                (Change { identification, ..flow.outward() }, Realm::Outside, flow.peer.0)
+            }
             End::Destination => (flow.inward(), Realm::of_tenant(flow.tenant), flow.inside.0),
         };
         match self.way_to(realm, destination, cx) {

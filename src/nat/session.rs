@@ -166,7 +166,7 @@ impl Flow {
         };
         let ip = Delta::of_u32(from.0, to.0);
         let transport = transport_delta(self.protocol, ip, Delta::of_u16(from.1, to.1));
-        Change { end, address: to.0, port: to.1, ip, transport }
+        Change { end, address: to.0, port: to.1, identification: None, ip, transport }
     }
 }
 
@@ -309,11 +309,19 @@ impl Session {
         let ip = Delta(self.ip_delta);
         let transport = Delta(self.transport_delta);
         match end {
-            End::Source => Change { end, address: self.external, port: self.external_port, ip, transport },
+            End::Source => Change {
+                end,
+                address: self.external,
+                port: self.external_port,
+                identification: None,
+                ip,
+                transport,
+            },
             End::Destination => Change {
                 end,
                 address: self.inside,
                 port: self.inside_port,
+                identification: None,
                 ip: ip.inverse(),
                 transport: transport.inverse(),
             },

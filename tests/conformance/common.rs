@@ -95,13 +95,10 @@ pub fn ways(workers: u16, protocol: u8) -> (TestNet, Vec<Way>) {
     for (host, public, peer) in
         [(inside, external, PEER), ((ONE_TO_ONE, 7), (ANY_EIP, 7), client), (SERVICE, PUBLIC, client)]
     {
-        if protocol == TCP {
-            let answer = Packet::tcp(peer, public, Flags::SYN_ACK, 7000, 1001);
-            let (from, answer) = match host == inside {
-                true => (OUTSIDE, answer),
-                false => (INSIDE, Packet::tcp(host, peer, Flags::SYN_ACK, 7000, 1001)),
-            };
-            net.send(from, &answer).one();
+        if protocol == TCP && host == inside {
+            into(&mut net, &Packet::tcp(peer, public, Flags::SYN_ACK, 7000, 1001));
+        } else if protocol == TCP {
+            out(&mut net, &Packet::tcp(host, peer, Flags::SYN_ACK, 7000, 1001));
         }
         ways.extend([
             Way { from: INSIDE, sent: packet(host, peer), to: OUTSIDE, becomes: packet(public, peer) },

@@ -6,7 +6,7 @@ use natgate::base::DropReason;
 
 use crate::common::*;
 use crate::support::codec::{Link, ip_frame};
-use crate::support::config::{GATEWAY, gateway_mac, host_mac};
+use crate::support::config::{GATEWAY, host_mac};
 use crate::support::net::Judge;
 use crate::support::packet::{GRE, Ip, REDIRECT, TCP, UDP, UNREACHABLE};
 use crate::support::{Body, Config, Flags, Packet, TestNet, ip};
@@ -244,8 +244,8 @@ fn sec_14_odd_tcp_flags() {
             let mut odd = way.sent.clone();
             tcp_mut(&mut odd).flags = Flags(flags);
             net.send(way.from, &odd);
-            // And without a session.
-            lost_or_forwarded(&mut net, way.from, &odd.from((way.sent.ip.src, 61_000)));
+            // And without a session: whatever becomes of it, the network checks what leaves.
+            net.send(way.from, &odd.from((way.sent.ip.src, 61_000)));
         }
         for data_offset in [0, 4, 15] {
             let observed = tampered(&mut net, way.from, &way.sent, |packet| packet[32] = data_offset << 4);
@@ -253,15 +253,9 @@ fn sec_14_odd_tcp_flags() {
         }
     }
     // Through it all, what is mapped is still mapped to the same.
-    for way in &ways[2..] {
+    for way in &ways {
         way.check(&mut net);
     }
-}
-
-/// Whatever becomes of it, the network checks what leaves.
-fn lost_or_forwarded(net: &mut TestNet, side: crate::support::Side, packet: &Packet) {
-    let observed = net.send(side, packet);
-    assert!(observed.left.len() + observed.drops.len() >= 1, "{observed:?}");
 }
 
 /// RFC 2663 §2.6: a TCP segment without a session never leaves with its private source.
@@ -320,7 +314,6 @@ fn sec_17_no_error_about_errors() {
         let observed = net.inject(net.config().link(side).port, &ip_frame(link, &packet.clone().ttl(1)));
         assert!(observed.frames.is_empty(), "{observed:?}");
     }
-    assert_ne!(gateway_mac(INSIDE), [0xff; 6]);
 }
 
 /// RFC 1812 §5.2.7.2, RFC 5508 REQ-11: an ICMP Redirect from the outside neither passes nor changes forwarding.

@@ -164,7 +164,7 @@ fn tcp_08_blind_rst() {
                 assert_eq!(states(&net), [SessionState::Tcp(TcpState::Established)], "{blind:?}");
             }
         }
-        net.advance(Duration::from_mins(60));
+        net.advance(Duration::from_hours(1));
         into(&mut net, &Packet::tcp(PEER, external, Flags::ACK, 7001, 1001).payload(b"an hour later"));
         // One inside the window is believed.
         into(&mut net, &Packet::tcp(PEER, external, Flags::RST, 7014, 0));
