@@ -183,16 +183,25 @@ fn broken_frames() {
 fn fragments() {
     let config = entry::config();
     let net = TestNet::new(&config);
-    let mut rig = Rig::new(&config, 1);
-    rig.process(&arp_answers(&config), Arrival::Wire);
-    for (side, packet) in entry::samples() {
-        let mut parts: Vec<_> =
-            packet.fragments(24).into_iter().map(|part| (side, part)).take(BATCH).collect();
-        rig.process(&frames_of(&net, &parts), Arrival::Wire);
-        parts.reverse();
-        rig.process(&frames_of(&net, &parts), Arrival::Wire);
+    for (workers, arrival) in [(1, Arrival::Wire), (2, Arrival::Fragment), (2, Arrival::Wire)] {
+        let mut rig = Rig::new(&config, workers);
+        rig.process(&arp_answers(&config), Arrival::Wire);
+        for (side, mut packet) in entry::samples() {
+            let parts = |packet: &Packet| {
+                packet.fragments(24).into_iter().map(|part| (side, part)).take(BATCH).collect::<Vec<_>>()
+            };
+            rig.process(&frames_of(&net, &parts(&packet)), arrival);
+            // Those that wait for the first one, and those that wait in vain.
+            packet.ip.id = 0x4321;
+            let mut reversed = parts(&packet);
+            reversed.reverse();
+            rig.process(&frames_of(&net, &reversed), arrival);
+            packet.ip.id = 0x4322;
+            rig.process(&frames_of(&net, &parts(&packet)[1..]), arrival);
+        }
+        rig.wait(Duration::from_secs(3));
+        rig.wait(Duration::from_mins(1));
     }
-    rig.wait(Duration::from_mins(1));
 }
 
 /// A full table of sessions made, used, refused when there is no more room, and expired.

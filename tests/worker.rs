@@ -72,6 +72,68 @@ fn both_directions_of_a_session_arrive_at_any_worker() {
     assert_eq!(ending.missing_slots, held(&mut far));
 }
 
+/// A frame's datagram in three fragments.
+fn fragments(frame: &[u8], id: u8) -> Vec<Vec<u8>> {
+    let (head, payload) = frame.split_at(34);
+    let parts: Vec<_> = payload.chunks(16).collect();
+    let part = |(n, bytes): (usize, &&[u8])| {
+        let mut part = [head, bytes].concat();
+        part[14 + 2..14 + 4].copy_from_slice(&(20 + bytes.len() as u16).to_be_bytes());
+        part[14 + 5] = id;
+        let more = if n + 1 < parts.len() { 0x2000 } else { 0 };
+        part[14 + 6..14 + 8].copy_from_slice(&(more | (n * 2) as u16).to_be_bytes());
+        part[14 + 10..14 + 12].fill(0);
+        let sum = etherparse::checksum::Sum16BitWords::new().add_slice(&part[14..34]).ones_complement();
+        part[14 + 10..14 + 12].copy_from_slice(&sum.to_ne_bytes());
+        part
+    };
+    parts.iter().enumerate().map(part).collect()
+}
+
+#[test]
+fn fragments_arrive_at_any_worker_in_any_order() {
+    const WORKERS: u16 = 4;
+    let (setup, mut far) = setup(WORKERS, 1 << 12);
+    let mut gateway = Lockstep::new(setup).unwrap();
+    let now = Moment::from_secs(10);
+    let settle = |gateway: &mut Lockstep| {
+        assert!(gateway.settle(now, 20) < 20, "packets go in circles");
+        gateway.verify().unwrap();
+    };
+    introduce(&mut far, 30);
+    settle(&mut gateway);
+    for n in 2..32 {
+        assert!(far[INSIDE][0].send(&udp(host(n).1, INSIDE, (host(n).0, 4000), (SERVER, 53))));
+    }
+    settle(&mut gateway);
+    let went_out = datagrams(&mut far[OUTSIDE]);
+    assert_eq!(went_out.len(), 30);
+    // The last fragment of each reply first, each at another worker.
+    for (n, &(_, external, _)) in went_out.iter().enumerate() {
+        let parts = fragments(&udp(ROUTER_MAC, OUTSIDE, (SERVER, 53), external), n as u8);
+        for (at, part) in parts.iter().enumerate().rev() {
+            assert!(far[OUTSIDE][(n + at) % usize::from(WORKERS)].send(part));
+            settle(&mut gateway);
+        }
+    }
+    let mut came = std::collections::HashMap::<Vec<u8>, Vec<u8>>::new();
+    for (worker, far) in far[INSIDE].iter_mut().enumerate() {
+        while let Some(frame) = far.receive() {
+            if frame[12..14] == [8, 0] {
+                let destination: [u8; 4] = frame[30..34].try_into().unwrap();
+                assert_eq!(owner_of_host(u32::from_be_bytes(destination), WORKERS), worker as u16);
+                came.entry(destination.to_vec()).or_default().push(frame[21]);
+            }
+        }
+    }
+    assert_eq!(came.len(), 30, "every host gets its reply");
+    assert!(came.values().all(|offsets| *offsets == [0, 4, 2] || *offsets == [0, 2, 4]), "{came:?}");
+    assert!(gateway.totals().iter().all(|t| t.counters.held == 0 && t.counters.handed > 0));
+    let ending = gateway.finish();
+    conservation(&ending.workers, 0).unwrap();
+    assert_eq!(ending.missing_slots, held(&mut far));
+}
+
 #[test]
 fn floods_are_dropped_and_counted() {
     let (mut setup, mut far) = setup(2, 1 << 12);

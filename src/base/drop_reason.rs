@@ -62,7 +62,7 @@ reasons! {
     FragmentTiny "fragment-tiny" "A fragment that would split the transport header (RFC 1858 3).";
     FragmentOverlap "fragment-overlap" "A fragment that overlaps another or runs past 65535 bytes (RFC 1858 4).";
     FragmentNoFirst "fragment-no-first" "A later fragment whose first fragment did not come in time.";
-    FragmentTableFull "fragment-table-full" "No room to remember another fragmented datagram.";
+    FragmentTableFull "fragment-table-full" "A later fragment that waited for its first fragment and made room for another.";
     // Where to.
     NotOurs "not-ours" "The destination is no address of this gateway.";
     EipUnassigned "eip-unassigned" "The EIP has no entry that takes this packet.";

@@ -17,3 +17,10 @@ pub const fn owner_of_host(ip: u32, workers: u16) -> u16 {
 pub const fn owner_of_port(port: u16, workers: u16) -> u16 {
     (port >> 4) % workers
 }
+
+/// The worker at which the fragments of datagrams from the outside meet: only the first has a port, so it goes by what all
+/// of them have. Those of a private host meet at its own worker ([`owner_of_host`]).
+#[inline]
+pub const fn owner_of_datagram(source: u32, destination: u32, workers: u16) -> u16 {
+    owner_of_host(source ^ destination.rotate_left(16), workers)
+}

@@ -20,7 +20,7 @@ pub struct Counters {
     pub handed: u64,
     /// Packets that were meant for the gateway itself.
     pub consumed: u64,
-    /// Packets that wait for a next hop's address at the moment.
+    /// Packets that wait at the moment: for a next hop's address, or for the first fragment of their datagram.
     pub held: u64,
     /// Drops by reason, in the order of [`DropReason::ALL`].
     pub drops: [u64; DropReason::COUNT],

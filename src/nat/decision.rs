@@ -129,7 +129,7 @@ impl Decision<'_> {
     /// mean that two workers differ about the owner.
     pub(super) fn hand(owner: u16, lane: &Lane) -> Self {
         let arrival = match lane.arrival {
-            Arrival::Wire => Arrival::Handed,
+            Arrival::Wire | Arrival::Fragment => Arrival::Handed,
             Arrival::Hairpin => Arrival::Hairpin,
             Arrival::Handed => return Self::Drop(DropReason::HairpinLoop),
         };

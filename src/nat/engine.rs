@@ -18,14 +18,15 @@ use rtrb::Producer;
 use crate::base::hugepage::Pages;
 use crate::base::{Checksum, DropReason, Generation, InterfaceIndex, Moment, Rng, Tick, WorkerIndex};
 use crate::nat::events::{Ending, Event, Events};
-use crate::nat::fragments::Fragments;
 use crate::nat::hosts::Hosts;
+use crate::nat::identification::Identifications;
 use crate::nat::key::Hasher;
 use crate::nat::lane::{Ingress, Lane, Next};
 use crate::nat::local::{Announcer, ErrorBudget};
 use crate::nat::mappings::Mappings;
 use crate::nat::neighbours::{Adjacency, Neighbours};
 use crate::nat::ports::Ports;
+use crate::nat::reassembly::Fragments;
 use crate::nat::review::Review;
 use crate::nat::stage::{Observer, Stage};
 use crate::nat::table::SessionTable;
@@ -62,6 +63,7 @@ pub struct Engine {
     pub(super) hosts: Hosts,
     pub(super) ports: Ports,
     pub(super) fragments: Fragments,
+    pub(super) identifications: Identifications,
     pub(super) neighbours: Neighbours,
     pub(super) counters: Counters,
     pub(super) errors: ErrorBudget,
@@ -113,6 +115,7 @@ impl Engine {
             sessions: SessionTable::new(sessions, hasher)?,
             mappings: Mappings::new(sessions, hasher)?,
             hosts: Hosts::new(sessions, hasher)?,
+            identifications: Identifications::new(worker, workers, &mut rng),
             ports: Ports::new(snat_eips, worker, workers, rng)?,
             fragments: Fragments::new(hasher),
             neighbours: Neighbours::new(neighbours, hasher)?,
@@ -282,6 +285,7 @@ impl Engine {
     #[inline(never)]
     pub(super) fn decide(&mut self, packet: &mut Packet<'_>, lane: &Lane, cx: &mut Context<'_>) -> Verdict {
         match lane.next {
+            Next::Flow if lane.datagram.is_fragment() => self.first_fragment(packet, lane, cx),
             Next::Flow => self.flow(packet, lane, cx),
             Next::Drop(reason) => Verdict::Drop(reason),
             Next::IcmpError => self.icmp_error(packet, lane, cx),
@@ -290,7 +294,7 @@ impl Engine {
         }
     }
 
-    fn count(&mut self, verdict: Verdict) {
+    pub(super) fn count(&mut self, verdict: Verdict) {
         match verdict {
             Verdict::Send { .. } => self.counters.forwarded += 1,
             Verdict::Hand { .. } => self.counters.handed += 1,
@@ -322,6 +326,7 @@ impl Engine {
         }
         self.review(cx.snapshot);
         self.events.settle();
+        self.fragments.tick(cx.tick, &mut self.counters);
         self.neighbours.tick(cx.tick, cx.out, &mut self.counters);
         if self.worker == WorkerIndex(0) {
             self.announcer.tick(cx, &mut self.counters);

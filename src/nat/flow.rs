@@ -1,6 +1,6 @@
 //! Packets of sessions, and how every translated packet leaves.
 
-use crate::base::{DropReason, EipIndex, Generation, Tick};
+use crate::base::{DropReason, EipIndex, Generation};
 use crate::nat::decision::Decision;
 use crate::nat::engine::{Context, Engine};
 use crate::nat::events::Ending;
@@ -10,7 +10,10 @@ use crate::nat::query::session_row;
 use crate::nat::session::{CARRY, Flow, Record, Session, SessionKind};
 use crate::nat::{Verdict, tcp};
 use crate::policy::{Realm, Snapshot, Timeouts};
+use crate::wire::bytes::get_u32;
+use crate::wire::datagram::tcp_flags::{ACK, RST, SYN};
 use crate::wire::rewrite::{self, Change, End};
+use crate::wire::tcp::window_scale;
 use crate::wire::{Arrival, Datagram, Packet, Transport, protocol};
 
 /// How a packet without a session is translated.
@@ -74,7 +77,11 @@ impl Engine {
         *bytes += u32::from(datagram.total_len);
         *total += u64::from(datagram.total_len);
         session.last_seen = cx.tick.0;
-        let change = session.change(end);
+        session.acknowledge(end, datagram.tcp_acknowledgement);
+        let mut change = session.change(end);
+        if end == End::Source {
+            change.identification = self.identifications.of(lane, session.kind());
+        }
         rewrite::apply(packet.buffer, datagram, &change, lane.hops());
         Some(send(packet, lane, next_hop))
     }
@@ -89,19 +96,16 @@ impl Engine {
         self.miss(packet, lane, cx)
     }
 
-    /// What is rare: a TCP segment that changes the state, a counter that is full, the first of several fragments.
+    /// What is rare: a TCP segment that changes the state, a counter that is full.
     #[cold]
-    fn note(&mut self, lane: &Lane, slot: u32, end: End, carry: bool, now: Tick) {
+    fn note(&mut self, packet: &Packet<'_>, lane: &Lane, slot: u32, end: End, carry: bool) {
         if carry {
             self.sessions.carry(slot, end);
         }
         let Some(session) = self.sessions.session_mut(slot) else { return };
-        if lane.datagram.is_fragment() {
-            self.fragments.remember(&lane.key(), lane.datagram.id, now);
-        }
-        if session.is_tcp() {
+        if lane.datagram.transport == Transport::Tcp {
             let was_established = tcp::is_established(session.tcp);
-            session.tcp = tcp::after(session.tcp, lane.datagram.tcp_flags, end);
+            note_segment(session, packet, &lane.datagram, end);
             if was_established && !tcp::is_established(session.tcp) {
                 self.sessions.reschedule(slot);
             }
@@ -147,9 +151,13 @@ impl Engine {
                 End::Destination => session.bytes_in += u32::from(lane.datagram.total_len),
             }
             let carry = session.bytes_out >= CARRY || session.bytes_in >= CARRY;
-            self.note(lane, slot, end, carry, cx.tick);
+            self.note(packet, lane, slot, end, carry);
         }
-        self.leave(packet, lane, &session.change(end), way, cx)
+        let mut change = session.change(end);
+        if end == End::Source {
+            change.identification = self.identifications.of(lane, session.kind());
+        }
+        self.leave(packet, lane, &change, way, cx)
     }
 
     /// The next hop towards a destination on one side; an own EIP on the outside is a hairpin.
@@ -213,11 +221,11 @@ impl Engine {
             self.tell_sender(packet, lane, Self::too_large(mtu), cx);
             return Verdict::Drop(DropReason::FragmentationNeeded);
         }
+        rewrite::apply(packet.buffer, &lane.datagram, change, lane.hops());
         match change.end {
             End::Source => self.counters.bytes_out += u64::from(lane.datagram.total_len),
             End::Destination => self.counters.bytes_in += u64::from(lane.datagram.total_len),
         }
-        rewrite::apply(packet.buffer, &lane.datagram, change, lane.hops());
         let datagram = lane.datagram;
         match self.neighbours.ready(way).copied() {
             Some(next_hop) if is_too_large => self.send_in_fragments(packet, lane, &next_hop, cx),
@@ -247,6 +255,7 @@ impl Engine {
         self.counters.bytes_out += u64::from(lane.datagram.total_len);
         rewrite::apply(packet.buffer, &lane.datagram, change, lane.hops());
         let mut again = *lane;
+        again.datagram.id = change.identification.unwrap_or(lane.datagram.id);
         again.arrival = Arrival::Hairpin;
         again.datagram.ttl = lane.datagram.ttl.saturating_sub(lane.hops());
         again.datagram.source = change.address;
@@ -256,12 +265,12 @@ impl Engine {
         again.tenant = Realm::Outside.tenant();
         again.hash = self.sessions.hash(&again.key());
         match lane.datagram.transport {
-            Transport::LaterFragment => return self.later_fragment(packet, &again, cx),
+            Transport::LaterFragment => self.later_fragment(packet, &again, cx),
             // The other half of what it quotes is translated too (RFC 5508 REQ-7).
-            Transport::IcmpError => return self.icmp_error(packet, &again, cx),
-            _ => {}
+            Transport::IcmpError => self.icmp_error(packet, &again, cx),
+            _ if lane.datagram.is_fragment() => self.first_fragment(packet, &again, cx),
+            _ => self.flow(packet, &again, cx),
         }
-        self.flow(packet, &again, cx)
     }
 
     /// A packet without a session.
@@ -306,11 +315,11 @@ impl Engine {
         if lane.datagram.ttl <= lane.hops() {
             return self.ttl_expired(packet, lane, cx);
         }
-        if lane.datagram.has_ports() && lane.datagram.is_fragment() {
-            self.fragments.remember(&lane.key(), lane.datagram.id, cx.tick);
-        }
         let (change, realm, destination) = match end_of(lane.tenant) {
-            End::Source => (flow.outward(), Realm::Outside, flow.peer.0),
+            End::Source => {
+                let identification = self.identifications.of(lane, flow.kind);
+                (Change { identification, ..flow.outward() }, Realm::Outside, flow.peer.0)
+            }
             End::Destination => (flow.inward(), Realm::of_tenant(flow.tenant), flow.inside.0),
         };
         match self.way_to(realm, destination, cx) {
@@ -450,6 +459,30 @@ fn external_address(lane: &Lane, change: &Change) -> u32 {
         End::Source => change.address,
         End::Destination => lane.datagram.destination,
     }
+}
+
+/// Notes what a TCP segment changes of its connection. A reset that cannot come from its sender changes nothing (RFC 7857
+/// §2.2); whether to believe it is the receiver's own matter.
+fn note_segment(session: &mut Session, packet: &Packet<'_>, datagram: &Datagram, end: End) {
+    let flags = datagram.tcp_flags;
+    let header = packet.buffer.get(usize::from(datagram.l4)..datagram.end()).unwrap_or_default();
+    if flags & RST != 0 {
+        if !tcp::is_established(session.tcp) || session.admits_reset(end, get_u32(header, 4)) {
+            session.tcp = tcp::after(session.tcp, flags, end);
+        }
+        return;
+    }
+    if tcp::reopens(session.tcp, flags) {
+        session.restart_windows();
+    }
+    if flags & SYN != 0 && !tcp::is_established(session.tcp) {
+        let len = usize::from(header.get(12).copied().unwrap_or_default() >> 4) * 4;
+        session.scale_windows(end, window_scale(header.get(20..len).unwrap_or_default()));
+    }
+    if flags & ACK != 0 {
+        session.acknowledge(end, datagram.tcp_acknowledgement);
+    }
+    session.tcp = tcp::after(session.tcp, flags, end);
 }
 
 /// Whether nothing that a session depends on has changed since it was checked last; it counts as checked then.

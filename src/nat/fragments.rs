@@ -1,80 +1,56 @@
 //! Fragments: later ones have no ports, so they follow the first one of their datagram (RFC 4787 REQ-14); and packets that
 //! are too large for the way out are cut (RFC 791 §3.2).
+//!
+//! With several workers all fragments of a datagram meet at one of them, which is computed from what every fragment has.
+//! There the first one is remembered, and those that came before it have waited. From there each goes on as the first one
+//! did, if need be to the worker that owns the session. An any-port entry needs no ports: its fragments go their own ways.
 
-use std::time::Duration;
-
-use crate::base::{DropReason, Tick};
-use crate::nat::Verdict;
+use crate::base::owner::{owner_of_datagram, owner_of_host};
+use crate::base::{DropReason, PortIndex, WorkerIndex};
 use crate::nat::decision::routed;
 use crate::nat::engine::{Context, Engine};
 use crate::nat::flow::send;
 use crate::nat::inward::{check_outside_source, static_inward};
-use crate::nat::key::{FlowKey, Hasher};
+use crate::nat::key::FlowKey;
 use crate::nat::lane::Lane;
 use crate::nat::neighbours::NextHop;
 use crate::nat::outward::{check_inside, static_outward};
+use crate::nat::reassembly::First;
 use crate::nat::session::{Flow, SessionKind};
+use crate::nat::{Exit, Verdict};
 use crate::policy::{Realm, Snapshot};
 use crate::wire::bytes::{get_u16, put, put_u16};
 use crate::wire::datagram::{DONT_FRAGMENT, MORE_FRAGMENTS, OFFSET_MASK};
-use crate::wire::{Packet, checksum, icmp};
-
-/// Datagrams that are remembered; a newer one takes an older one's place.
-const SETS: usize = 1024;
-const WAYS: usize = 4;
-/// How long a first fragment is remembered (RFC 1122 §3.3.2 would allow 60 s; the identification of a fast sender comes
-/// round sooner).
-const MEMORY: u32 = Tick::ticks(Duration::from_secs(30));
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Remembered {
-    key: FlowKey,
-    id: u16,
-    until: Tick,
-}
-
-/// First fragments that were seen, by the datagram that they belong to.
-#[derive(Debug)]
-pub struct Fragments {
-    sets: Vec<[Remembered; WAYS]>,
-    hasher: Hasher,
-}
-
-impl Fragments {
-    /// A table of fixed size.
-    pub fn new(hasher: Hasher) -> Self {
-        Self { sets: vec![[Remembered::default(); WAYS]; SETS], hasher }
-    }
-
-    fn set(&self, key: &FlowKey, id: u16) -> usize {
-        self.hasher.datagram(key, id) as usize % SETS
-    }
-
-    /// Remembers the ports of a first fragment. The one whose time ends first makes room.
-    pub fn remember(&mut self, key: &FlowKey, id: u16, now: Tick) {
-        let set = self.set(key, id);
-        let set = &mut self.sets[set];
-        let until = now.plus(MEMORY);
-        let place = match set.iter().position(|r| is_same(&r.key, key) && r.id == id) {
-            Some(place) => place,
-            None => (0..WAYS).min_by_key(|way| set[*way].until).unwrap_or(0),
-        };
-        set[place] = Remembered { key: *key, id, until };
-    }
-
-    /// The key of the first fragment of a later one's datagram.
-    pub fn first_of(&self, key: &FlowKey, id: u16, now: Tick) -> Option<FlowKey> {
-        let set = &self.sets[self.set(key, id)];
-        set.iter().find(|r| is_same(&r.key, key) && r.id == id && r.until >= now).map(|r| r.key)
-    }
-}
-
-/// Whether two fragments are of one sender, receiver and protocol (RFC 791 §3.2).
-fn is_same(a: &FlowKey, b: &FlowKey) -> bool {
-    (a.source, a.destination, a.tenant, a.protocol) == (b.source, b.destination, b.tenant, b.protocol)
-}
+use crate::wire::{Arrival, Packet, checksum, icmp};
 
 impl Engine {
+    /// The first of several fragments: what belongs to it follows.
+    #[cold]
+    pub(super) fn first_fragment(
+        &mut self,
+        packet: &mut Packet<'_>,
+        lane: &Lane,
+        cx: &mut Context<'_>,
+    ) -> Verdict {
+        if let Some(to) = self.meeting_place(lane, cx.snapshot) {
+            return Verdict::Hand { to, arrival: Arrival::Fragment };
+        }
+        let mut lane = *lane;
+        if lane.tenant != Realm::Outside.tenant() {
+            // A duplicate is a part of the same datagram.
+            let twin = self.fragments.first_of(&lane, cx.tick).filter(|first| first.is_fresh(cx.tick));
+            lane.identification = twin
+                .and_then(|first| first.identification)
+                .or_else(|| Some(self.identifications.take(lane.datagram.destination)));
+        }
+        let verdict = self.flow(packet, &lane, cx);
+        if !matches!(verdict, Verdict::Drop(_)) {
+            let first = self.fragments.remember(&lane, cx.tick);
+            self.release_held(&first, cx);
+        }
+        verdict
+    }
+
     /// A fragment without a transport header.
     #[cold]
     pub(super) fn later_fragment(
@@ -83,26 +59,86 @@ impl Engine {
         lane: &Lane,
         cx: &mut Context<'_>,
     ) -> Verdict {
-        if let Some(first) = self.fragments.first_of(&lane.key(), lane.datagram.id, cx.tick) {
-            let mut lane = *lane;
-            lane.tenant = first.tenant;
-            lane.datagram.source_port = first.source_port;
-            lane.datagram.destination_port = first.destination_port;
-            lane.hash = self.sessions.hash(&first);
-            return self.flow(packet, &lane, cx);
-        }
         if let Err(reason) = check_addresses(lane, cx.snapshot) {
             return Verdict::Drop(reason);
         }
-        if !cx.snapshot.is_own_address(Realm::of_tenant(lane.tenant), lane.datagram.destination)
+        if let Some(to) = self.meeting_place(lane, cx.snapshot) {
+            return Verdict::Hand { to, arrival: Arrival::Fragment };
+        }
+        if let Some(first) = self.fragments.first_of(lane, cx.tick) {
+            return self.follow_first(packet, lane, &first, cx);
+        }
+        let is_own = cx.snapshot.is_own_address(Realm::of_tenant(lane.tenant), lane.datagram.destination);
+        if !is_own
             && let Some(realm) =
                 routed(lane.tenant, lane.datagram.source, lane.datagram.destination, cx.snapshot, |_| true)
         {
             return self.route(packet, lane, realm, cx);
         }
-        match by_address_alone(lane, cx) {
-            Ok(flow) => self.translate_stateless(packet, lane, &flow, cx),
+        if let Some(flow) = by_address_alone(lane, cx) {
+            return self.translate_stateless(packet, lane, &flow, cx);
+        }
+        if is_own || !may_be_translated(&lane.key(), cx.snapshot) {
+            return Verdict::Drop(DropReason::FragmentNoFirst);
+        }
+        match self.fragments.hold(packet, lane, cx.tick, &mut self.counters) {
+            Ok(()) => Verdict::Held,
             Err(reason) => Verdict::Drop(reason),
+        }
+    }
+
+    /// The worker at which the fragments of a datagram meet, if it is another one.
+    fn meeting_place(&self, lane: &Lane, snapshot: &Snapshot) -> Option<WorkerIndex> {
+        if self.workers == 1 || lane.arrival != Arrival::Wire {
+            return None;
+        }
+        let (source, destination) = (lane.datagram.source, lane.datagram.destination);
+        let owner = match Realm::of_tenant(lane.tenant) {
+            Realm::Outside => {
+                snapshot.eip(destination).filter(|eip| eip.any_port.is_none())?;
+                owner_of_datagram(source, destination, self.workers)
+            }
+            Realm::Vpc(_) => owner_of_host(source, self.workers),
+        };
+        (owner != self.worker.0).then_some(WorkerIndex(owner))
+    }
+
+    /// A later fragment goes where the first one went.
+    fn follow_first(
+        &mut self,
+        packet: &mut Packet<'_>,
+        lane: &Lane,
+        first: &First,
+        cx: &mut Context<'_>,
+    ) -> Verdict {
+        let mut lane = *lane;
+        lane.identification = first.identification;
+        lane.datagram.source_port = first.key.source_port;
+        lane.datagram.destination_port = first.key.destination_port;
+        lane.hash = self.sessions.hash(&first.key);
+        self.flow(packet, &lane, cx)
+    }
+
+    /// Lets go what has waited for a first fragment.
+    fn release_held(&mut self, first: &First, cx: &mut Context<'_>) {
+        while let Some(held) = self.fragments.release(first) {
+            let mut buffer = self.fragments.lend();
+            let mut packet = held.packet(&mut buffer);
+            self.counters.held -= 1;
+            let verdict = self.follow_first(&mut packet, &held.lane, first, cx);
+            let emitted = match verdict {
+                Verdict::Send { port, head, len } => {
+                    let (start, len) = (usize::from(head), usize::from(len));
+                    let frame = packet.buffer.get(start..start + len).unwrap_or_default();
+                    emit_copy(cx, port, Exit::Forwarded, frame)
+                }
+                Verdict::Hand { to, arrival } => {
+                    emit_copy(cx, held.port, Exit::Handed { to, arrival }, packet.frame())
+                }
+                Verdict::Consumed | Verdict::Held | Verdict::Drop(_) => true,
+            };
+            self.count(if emitted { verdict } else { Verdict::Drop(DropReason::NoBuffer) });
+            self.fragments.take_back(buffer);
         }
     }
 
@@ -135,7 +171,7 @@ impl Engine {
                 break;
             };
             let ip = link.len();
-            let Some(frame) = cx.out.emit(next_hop.port(), ip + header_len + len, false) else {
+            let Some(frame) = cx.out.emit(next_hop.port(), ip + header_len + len, Exit::Own) else {
                 return Verdict::Drop(DropReason::NoBuffer);
             };
             put(frame, 0, link);
@@ -158,20 +194,34 @@ impl Engine {
     }
 }
 
+/// Emits a copy of a frame; says whether there was room for it.
+fn emit_copy(cx: &mut Context<'_>, port: PortIndex, exit: Exit, frame: &[u8]) -> bool {
+    let room = cx.out.emit(port, frame.len(), exit);
+    room.map(|room| room.copy_from_slice(frame)).is_some()
+}
+
 /// An any-port entry needs no ports, so its fragments may come in any order.
-fn by_address_alone(lane: &Lane, cx: &Context<'_>) -> Result<Flow, DropReason> {
-    const UNKNOWN: DropReason = DropReason::FragmentNoFirst;
+fn by_address_alone(lane: &Lane, cx: &Context<'_>) -> Option<Flow> {
     let key = &lane.key();
-    let found = match Realm::of_tenant(key.tenant) {
+    let entry = match Realm::of_tenant(key.tenant) {
         Realm::Outside => static_inward(key, cx.snapshot),
-        Realm::Vpc(vpc) => {
-            if cx.snapshot.host(vpc, key.source).is_none_or(|host| !host.forwards().is_empty()) {
-                return Err(UNKNOWN);
-            }
-            static_outward(key, vpc, cx.snapshot)
-        }
+        Realm::Vpc(vpc) => cx
+            .snapshot
+            .host(vpc, key.source)
+            .filter(|host| host.forwards().is_empty())
+            .and_then(|_| static_outward(key, vpc, cx.snapshot)),
     };
-    found.map(|entry| entry.flow).filter(|flow| flow.kind == SessionKind::DnatAny).ok_or(UNKNOWN)
+    entry.map(|entry| entry.flow).filter(|flow| flow.kind == SessionKind::DnatAny)
+}
+
+/// Whether the first fragment of a later one's datagram may be one that an entry translates.
+fn may_be_translated(key: &FlowKey, snapshot: &Snapshot) -> bool {
+    match Realm::of_tenant(key.tenant) {
+        Realm::Outside => snapshot.eip(key.destination).is_some_and(|eip| eip.gateway.is_some()),
+        Realm::Vpc(vpc) => {
+            snapshot.host(vpc, key.source).is_some() || snapshot.snat(vpc, key.source).is_some()
+        }
+    }
 }
 
 /// Whether a fragment's source and destination may be there at all.

@@ -84,8 +84,9 @@ impl Engine {
             Realm::Vpc(_) => {
                 apply_quoted(message, &quoted, End::Destination, flow.external.0, flow.external.1);
                 // Whoever in the VPC speaks, host or router, is shown as the EIP (RFC 5508 REQ-5).
+                let identification = self.identifications.of(lane, flow.kind);
                 let change = Change::of(datagram, End::Source, flow.external.0, 0);
-                (change, Realm::Outside, datagram.destination)
+                (Change { identification, ..change }, Realm::Outside, datagram.destination)
             }
         };
         put_u16(message, 2, 0);

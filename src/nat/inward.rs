@@ -28,7 +28,7 @@ impl Engine {
         if lane.datagram.transport == Transport::EchoRequest {
             return if eip.ping { Decision::Echo } else { Decision::Drop(DropReason::EipUnassigned) };
         }
-        if eip.gateway.is_none() || !lane.datagram.has_ports() {
+        if eip.gateway.is_none() || lane.datagram.transport == Transport::Other {
             return Decision::Drop(DropReason::EipUnassigned);
         }
         let owner = owner_of_port(key.destination_port, self.workers);

@@ -39,6 +39,8 @@ pub struct Lane {
     pub candidate: u32,
     /// Of a packet that may make a SNAT session: the port that it would have got when the batch was probed.
     pub offer: Option<Offer>,
+    /// Of a fragment: the identification that its datagram gets if it leaves with a shared EIP.
+    pub identification: Option<u16>,
     /// Which way it goes.
     pub next: Next,
     /// How it came.

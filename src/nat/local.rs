@@ -8,7 +8,7 @@ use crate::base::{DropReason, Generation, Moment};
 use crate::nat::engine::{Context, Engine};
 use crate::nat::lane::Lane;
 use crate::nat::neighbours::emit_arp;
-use crate::nat::{Counters, NeighbourFact, Verdict};
+use crate::nat::{Counters, Exit, NeighbourFact, Verdict};
 use crate::policy::{Announcement, Interface, Realm};
 use crate::wire::arp::Arp;
 use crate::wire::bytes::{put, put_u16, put_u32};
@@ -177,7 +177,7 @@ impl Engine {
         let interface = cx.snapshot.interface(lane.interface)?;
         let sender: &[u8; 6] = packet.buffer.get(usize::from(lane.frame) + 6..)?.first_chunk()?;
         let (link, link_len) = ethernet::header(*sender, interface.mac, interface.vlan, ethernet::IPV4);
-        let frame = cx.out.emit(interface.port, link_len + len, false)?;
+        let frame = cx.out.emit(interface.port, link_len + len, Exit::Own)?;
         self.counters.originated += 1;
         put(frame, 0, &link[..link_len]);
         let ip = frame.get_mut(link_len..)?;
@@ -207,7 +207,7 @@ impl Engine {
         Verdict::Drop(DropReason::TtlExpired)
     }
 
-    /// A new session was refused: the host is told, where it can do something about it (RFC 5508 REQ-8).
+    /// A new session was refused: the host is told (RFC 5508 REQ-8), unless its next try may succeed.
     #[cold]
     pub(super) fn tell_refused(
         &mut self,
@@ -216,7 +216,13 @@ impl Engine {
         reason: DropReason,
         cx: &mut Context<'_>,
     ) {
-        if matches!(reason, DropReason::HostQuota | DropReason::PortsExhausted | DropReason::SessionLimit) {
+        if matches!(
+            reason,
+            DropReason::HostQuota
+                | DropReason::PortsExhausted
+                | DropReason::SessionLimit
+                | DropReason::SessionTableFull
+        ) {
             let problem = (icmp::DESTINATION_UNREACHABLE, icmp::ADMINISTRATIVELY_PROHIBITED, 0);
             self.tell_sender(packet, lane, problem, cx);
         }

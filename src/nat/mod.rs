@@ -10,8 +10,10 @@
 //! | [`create`] | the session that an entry makes, its mapping and its port |
 //! | [`local`] | ARP, echo and ICMP errors of the gateway itself |
 //! | [`icmp_error`], [`fragments`] | ICMP errors and fragments that pass through |
+//! | [`reassembly`] | which fragments belong together |
 //! | [`table`], [`index`], [`session`], [`key`], [`tcp`] | the session table |
 //! | [`mappings`], [`hosts`], [`ports`] | what SNAT sessions share |
+//! | [`identification`] | IP identifications of what leaves with a shared EIP |
 //! | [`neighbours`] | next hops and ARP |
 //! | [`query`], [`trace`] | questions that change nothing: listings, explanations, traces |
 //! | [`output`], [`counters`], [`events`] | what comes out |
@@ -25,6 +27,7 @@ pub mod flow;
 pub mod fragments;
 pub mod hosts;
 pub mod icmp_error;
+pub mod identification;
 pub mod index;
 pub mod inward;
 pub mod key;
@@ -36,6 +39,7 @@ pub mod output;
 pub mod outward;
 pub mod ports;
 pub mod query;
+pub mod reassembly;
 mod review;
 pub mod session;
 pub mod stage;
@@ -46,7 +50,7 @@ pub mod trace;
 pub use counters::Counters;
 pub use engine::{Engine, EngineConfig, Memory, Occupancy};
 pub use events::{Ending, Event};
-pub use output::{BATCH, Emission, NeighbourFact, Output, Verdict};
+pub use output::{BATCH, Emission, Exit, NeighbourFact, Output, Verdict};
 pub use ports::PortsRow;
 pub use query::{Explanation, Fate, Question, SessionCursor, SessionFilter, SessionRow, SessionState, Step};
 pub use trace::{TraceFilter, TraceRecord};

@@ -13,7 +13,7 @@ use crate::base::hugepage::HugeSlice;
 use crate::base::{DropReason, InterfaceIndex, PortIndex, Tick};
 use crate::nat::index::Index;
 use crate::nat::key::Hasher;
-use crate::nat::{Counters, NeighbourFact, Output};
+use crate::nat::{Counters, Exit, NeighbourFact, Output};
 use crate::policy::{Interface, Snapshot};
 use crate::wire::arp::Arp;
 use crate::wire::bytes::put;
@@ -408,7 +408,7 @@ impl Neighbours {
             let packet = self.buffers.get(start..start + usize::from(waiting.len)).unwrap_or_default();
             counters.held -= 1;
             let header = next_hop.header();
-            match out.emit(next_hop.port(), header.len() + packet.len(), true) {
+            match out.emit(next_hop.port(), header.len() + packet.len(), Exit::Forwarded) {
                 Some(frame) => {
                     put(frame, 0, header);
                     put(frame, header.len(), packet);
@@ -497,7 +497,7 @@ pub fn emit_arp(
     out: &mut Output,
     counters: &mut Counters,
 ) {
-    if let Some(frame) = out.emit(interface.port, Arp::frame_len(interface.vlan), false) {
+    if let Some(frame) = out.emit(interface.port, Arp::frame_len(interface.vlan), Exit::Own) {
         arp.write(frame, destination, interface.vlan);
         counters.originated += 1;
     }

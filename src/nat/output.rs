@@ -29,21 +29,38 @@ pub enum Verdict {
     },
     /// The gateway itself was meant, and has taken note.
     Consumed,
-    /// A copy of it waits for the next hop's address; it will be emitted or dropped later.
+    /// A copy of it waits for the next hop's address, or for the first fragment of its datagram; it will be emitted or
+    /// dropped later.
     Held,
     /// Dropped.
     Drop(DropReason),
 }
 
-/// A frame that the engine itself puts on a wire.
+/// A frame that the engine puts out besides those of the batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Emission {
-    /// The port to leave by.
+    /// The port to leave by, or of one that is handed over, the port that it came in on.
     pub port: PortIndex,
     start: u32,
     len: u16,
-    /// Whether it is a forwarded packet that was held, not one of the gateway's own making.
-    pub forwarded: bool,
+    /// What becomes of it.
+    pub exit: Exit,
+}
+
+/// What becomes of an emitted frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It is of the gateway's own making, and sent.
+    Own,
+    /// It is a packet that was held, and is sent on now.
+    Forwarded,
+    /// It is a packet that was held, and is handed over now.
+    Handed {
+        /// The worker that owns its session.
+        to: WorkerIndex,
+        /// How it is to be presented there.
+        arrival: Arrival,
+    },
 }
 
 /// The address of a neighbour, learned by one worker and told to the others.
@@ -104,13 +121,13 @@ impl Output {
     }
 
     /// Room for a frame of `len` zeroed bytes to be emitted, or `None` when this batch has emitted all that it may.
-    pub(crate) fn emit(&mut self, port: PortIndex, len: usize, forwarded: bool) -> Option<&mut [u8]> {
+    pub(crate) fn emit(&mut self, port: PortIndex, len: usize, exit: Exit) -> Option<&mut [u8]> {
         let start = self.arena.len();
         if self.emissions.len() >= EMISSIONS || start + len > ARENA || len > usize::from(u16::MAX) {
             return None;
         }
         self.arena.resize(start + len, 0);
-        self.emissions.push(Emission { port, start: start as u32, len: len as u16, forwarded });
+        self.emissions.push(Emission { port, start: start as u32, len: len as u16, exit });
         self.arena.get_mut(start..)
     }
 

@@ -70,7 +70,8 @@ pub struct Session {
     /// The TCP state: see [`crate::nat::tcp`].
     pub tcp: u8,
     kind: u8,
-    _unused: u8,
+    /// By how many bits the windows of the private host (low half) and the peer (high half) are shifted.
+    window_scales: u8,
     ip_delta: u16,
     transport_delta: u16,
     /// The next hop on the way out, or [`Adjacency::HAIRPIN`].
@@ -87,7 +88,10 @@ pub struct Session {
     pub bytes_out: u32,
     /// Bytes of IP packets in, less what was carried.
     pub bytes_in: u32,
-    _unused_tail: u64,
+    /// What the private host has acknowledged of a TCP connection; zero if it has not yet.
+    pub acknowledged_out: u32,
+    /// What the peer has acknowledged.
+    pub acknowledged_in: u32,
 }
 
 const _: () = assert!(size_of::<Session>() == 64);
@@ -116,6 +120,9 @@ pub struct Record {
 
 /// In `kind`: the session is found by its mapping and peer, too.
 const NOTES_PEER: u8 = 8;
+
+/// In `window_scales`: neither host's SYN was seen.
+const UNKNOWN_SCALES: u8 = 0xff;
 
 /// Bytes in one carry from the 32-bit counters of the hot part.
 pub const CARRY: u32 = 1 << 31;
@@ -164,7 +171,7 @@ impl Flow {
         };
         let ip = Delta::of_u32(from.0, to.0);
         let transport = transport_delta(self.protocol, ip, Delta::of_u16(from.1, to.1));
-        Change { end, address: to.0, port: to.1, ip, transport }
+        Change { end, address: to.0, port: to.1, identification: None, ip, transport }
     }
 }
 
@@ -183,7 +190,7 @@ impl Session {
             protocol: flow.protocol,
             tcp: 0,
             kind: flow.kind.bits(),
-            _unused: 0,
+            window_scales: UNKNOWN_SCALES,
             ip_delta: outward.ip.0,
             transport_delta: outward.transport.0,
             way_out: Adjacency::NONE,
@@ -193,7 +200,8 @@ impl Session {
             eip: flow.eip.0,
             bytes_out: 0,
             bytes_in: 0,
-            _unused_tail: 0,
+            acknowledged_out: 0,
+            acknowledged_in: 0,
         }
     }
 
@@ -215,6 +223,39 @@ impl Session {
     #[inline]
     pub fn is_tcp(&self) -> bool {
         self.protocol == protocol::TCP
+    }
+
+    /// Notes what a host has acknowledged with a segment in this direction.
+    #[inline(always)]
+    pub fn acknowledge(&mut self, end: End, number: u32) {
+        match end {
+            End::Source => self.acknowledged_out = number,
+            End::Destination => self.acknowledged_in = number,
+        }
+    }
+
+    /// Notes the window scale of a host whose SYN goes in this direction.
+    pub fn scale_windows(&mut self, end: End, scale: u8) {
+        match end {
+            End::Source => self.window_scales = self.window_scales & 0xf0 | scale,
+            End::Destination => self.window_scales = self.window_scales & 0x0f | scale << 4,
+        }
+    }
+
+    /// Forgets what is known of sequence numbers: another connection begins.
+    pub fn restart_windows(&mut self) {
+        (self.window_scales, self.acknowledged_out, self.acknowledged_in) = (UNKNOWN_SCALES, 0, 0);
+    }
+
+    /// Whether a reset in this direction may come from its sender and not from somebody who guesses: its sequence number
+    /// lies in the window of the receiver (RFC 5961 §3), as far as that is known.
+    pub fn admits_reset(&self, end: End, sequence: u32) -> bool {
+        let (acknowledged, scale) = match end {
+            End::Source => (self.acknowledged_in, self.window_scales >> 4),
+            End::Destination => (self.acknowledged_out, self.window_scales & 0x0f),
+        };
+        let window = u32::from(u16::MAX) << scale.min(14);
+        acknowledged == 0 || sequence.wrapping_sub(acknowledged) <= window
     }
 
     /// Its key in the private host's packets.
@@ -267,11 +308,19 @@ impl Session {
         let ip = Delta(self.ip_delta);
         let transport = Delta(self.transport_delta);
         match end {
-            End::Source => Change { end, address: self.external, port: self.external_port, ip, transport },
+            End::Source => Change {
+                end,
+                address: self.external,
+                port: self.external_port,
+                identification: None,
+                ip,
+                transport,
+            },
             End::Destination => Change {
                 end,
                 address: self.inside,
                 port: self.inside_port,
+                identification: None,
                 ip: ip.inverse(),
                 transport: transport.inverse(),
             },

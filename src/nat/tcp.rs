@@ -58,10 +58,15 @@ pub const fn is_over(bits: u8) -> bool {
     matches!(state(bits), TcpState::Closed | TcpState::Reset)
 }
 
-/// Whether a segment can change any state: those that cannot are the most.
+/// Whether a segment acknowledges and cannot change any state: those are the most.
 #[inline(always)]
 pub const fn is_plain(flags: u8, bits: u8) -> bool {
-    flags & (SYN | FIN | RST) == 0 && is_established(bits)
+    flags & (SYN | FIN | RST | ACK) == ACK && is_established(bits)
+}
+
+/// Whether a segment opens a connection anew where one is over (RFC 5382 REQ-2, TIME-WAIT reuse of RFC 6191).
+pub const fn reopens(bits: u8, flags: u8) -> bool {
+    is_over(bits) && flags & (SYN | ACK | RST) == SYN
 }
 
 /// The bits after a segment from one end.
@@ -74,8 +79,7 @@ pub const fn after(bits: u8, flags: u8, end: End) -> u8 {
         return bits | RESET;
     }
     if flags & SYN != 0 {
-        // A new SYN on a connection that is over opens it anew (RFC 5382 REQ-2, TIME-WAIT reuse of RFC 6191).
-        let before = if is_over(bits) && flags & ACK == 0 { 0 } else { bits & !RESET };
+        let before = if reopens(bits, flags) { 0 } else { bits & !RESET };
         return before | syn;
     }
     // Traffic after a reset shows that the reset was not believed (RFC 7857 §2.2).

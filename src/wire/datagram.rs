@@ -56,6 +56,8 @@ pub struct Datagram {
     pub transport: Transport,
     /// The TCP flags.
     pub tcp_flags: u8,
+    /// The TCP acknowledgement number.
+    pub tcp_acknowledgement: u32,
 }
 
 /// Don't Fragment, in the flags.
@@ -123,6 +125,7 @@ impl Datagram {
         self.ttl = header[8];
         self.transport = Transport::Other;
         self.tcp_flags = 0;
+        self.tcp_acknowledgement = 0;
         if self.ttl == 0 {
             return Err(DropReason::TtlZero);
         }
@@ -149,6 +152,7 @@ impl Datagram {
                 }
                 self.transport = Transport::Tcp;
                 self.tcp_flags = header[13];
+                self.tcp_acknowledgement = get_u32(header, 8);
                 self.source_port = u16::from_be_bytes([header[0], header[1]]);
                 self.destination_port = u16::from_be_bytes([header[2], header[3]]);
             }
@@ -212,6 +216,12 @@ impl Datagram {
     #[inline]
     pub const fn dont_fragment(&self) -> bool {
         self.fragment & DONT_FRAGMENT != 0
+    }
+
+    /// Whether it is no fragment and cannot become one (RFC 6864 §4).
+    #[inline(always)]
+    pub const fn is_atomic(&self) -> bool {
+        self.fragment == DONT_FRAGMENT
     }
 
     /// The fragment's offset in bytes.

@@ -9,6 +9,7 @@ pub mod icmp;
 pub mod options;
 pub mod packet;
 pub mod rewrite;
+pub mod tcp;
 
 pub use checksum::Delta;
 pub use datagram::{Datagram, Transport};

@@ -8,6 +8,8 @@ pub enum Arrival {
     /// Received from a port.
     #[default]
     Wire,
+    /// A fragment, received by another worker and handed to this one, where the fragments of its datagram meet.
+    Fragment,
     /// Received by another worker and handed to this one, which owns its session.
     Handed,
     /// Sent by a private host to an EIP of this gateway: its source is translated already, and it is treated as if it

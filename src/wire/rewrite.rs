@@ -21,7 +21,9 @@ pub struct Change {
     pub address: u32,
     /// The new port (or identifier).
     pub port: u16,
-    /// Its effect on the IP header's checksum.
+    /// The identification that the packet gets besides.
+    pub identification: Option<u16>,
+    /// The effect of the address on the IP header's checksum.
     pub ip: Delta,
     /// Its effect on the transport checksum: address and port for TCP and UDP, the identifier alone for ICMP.
     pub transport: Delta,
@@ -36,7 +38,7 @@ impl Change {
         };
         let ip = Delta::of_u32(old, address);
         let transport = transport_delta(datagram.protocol, ip, Delta::of_u16(old_port, port));
-        Self { end, address, port, ip, transport }
+        Self { end, address, port, identification: None, ip, transport }
     }
 }
 
@@ -62,7 +64,12 @@ pub fn apply(bytes: &mut [u8], datagram: &Datagram, change: &Change, hops: u8) {
     let Some(header) = bytes.get_mut(l3..).and_then(|b| b.first_chunk_mut::<20>()) else { return };
     header[8] = header[8].wrapping_sub(hops);
     let ttl_delta = if hops == 0 { Delta::NONE } else { TTL_DOWN };
-    let checksum = change.ip.and(ttl_delta).apply(u16::from_be_bytes([header[10], header[11]]));
+    let mut ip_delta = change.ip.and(ttl_delta);
+    if let Some(id) = change.identification {
+        ip_delta = ip_delta.and(Delta::of_u16(datagram.id, id));
+        header[4..6].copy_from_slice(&id.to_be_bytes());
+    }
+    let checksum = ip_delta.apply(u16::from_be_bytes([header[10], header[11]]));
     header[10..12].copy_from_slice(&checksum.to_be_bytes());
     let address_at = match change.end {
         End::Source => 12,

@@ -16,7 +16,7 @@ use arrayvec::ArrayVec;
 
 use crate::base::prefetch::prefetch;
 use crate::base::{Checksum, DropReason, Generation, Moment, PortIndex, WorkerIndex};
-use crate::nat::{BATCH, Emission, Output, Verdict};
+use crate::nat::{BATCH, Emission, Exit, Output, Verdict};
 use crate::nic::{BURST, Burst, Cache, Frame};
 use crate::policy::Snapshot;
 use crate::wire::{Arrival, Packet};
@@ -273,11 +273,31 @@ impl<E: Process> Path<E> {
         }
     }
 
-    /// Sends the engine's own frames.
+    /// Sends the frames that the engine puts out besides those of the burst, or hands them over.
     #[inline]
     fn emit(&mut self) {
-        for (Emission { port, forwarded, .. }, bytes) in self.out.emissions() {
-            let origin = if forwarded { Origin::Forwarded } else { Origin::Own };
+        for (Emission { port, exit, .. }, bytes) in self.out.emissions() {
+            let origin = match exit {
+                Exit::Own => Origin::Own,
+                Exit::Forwarded => Origin::Forwarded,
+                Exit::Handed { to, arrival } => {
+                    let lost = match filled(&mut self.core.cache, bytes) {
+                        Some(mut frame) => {
+                            frame.port = port;
+                            let refused = self.links.hand(to, frame, arrival).err();
+                            refused.map(|frame| {
+                                self.core.cache.give(frame);
+                                DropReason::HandoffFull
+                            })
+                        }
+                        None => Some(DropReason::NoBuffer),
+                    };
+                    if let Some(reason) = lost {
+                        self.core.engine.undo(Verdict::Hand { to, arrival }, reason);
+                    }
+                    continue;
+                }
+            };
             let Some(to) = self.ports.get_mut(port.index()) else {
                 self.core.lose(port, bytes.len(), origin, DropReason::NoRoute);
                 continue;
@@ -328,13 +348,14 @@ impl<E: Process> Path<E> {
     }
 }
 
-/// A packet is handed over at most to its session's owner and from there to the owner of the EIP that it turns round
-/// at: each arrival is a step further, none is made twice, so no packet goes in circles.
+/// A packet is handed over at most to where the fragments of its datagram meet, from there to its session's owner, and
+/// from there to the owner of the EIP that it turns round at: each arrival is a step further, none is made twice, so no packet goes in circles.
 const fn steps(arrival: Arrival) -> u8 {
     match arrival {
         Arrival::Wire => 0,
-        Arrival::Handed => 1,
-        Arrival::Hairpin => 2,
+        Arrival::Fragment => 1,
+        Arrival::Handed => 2,
+        Arrival::Hairpin => 3,
     }
 }
 

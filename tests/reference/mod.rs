@@ -310,10 +310,10 @@ impl Reference {
         let tcp = tcp_of(packet);
         let is_ping = matches!(packet.body, Body::Echo { reply: false, .. });
 
-        let (external, free_id) = if let Some(session) = self.session(&flow).cloned() {
+        let external = if let Some(session) = self.session(&flow).cloned() {
             // Where two entries could answer for a host, the session decides.
             self.touch(&flow, tcp, Direction::Out);
-            (session.external, session.kind != Kind::Static)
+            session.external
         } else if self.config.vpcs[vpc].cidr.contains(packet.ip.dst.into()) {
             // A neighbour in the same VPC: routed, not translated.
             return Ok(Expected::Forward { side: Side::Vpc(vpc), packet: hop(packet), free_id: false });
@@ -321,15 +321,19 @@ impl Reference {
             return Ok(Expected::EchoReply { side: Side::Vpc(vpc) });
         } else if let Some(external) = self.static_external(&flow) {
             self.note_static(flow, external, packet, Direction::Out);
-            (external, false)
+            external
         } else {
             match self.snat(flow, packet, listed)? {
-                Ok(external) => (external, true),
+                Ok(external) => external,
                 Err(expected) => return Ok(expected),
             }
         };
         let packet = hop(packet).from(external);
-        Ok(if self.config.is_eip(packet.ip.dst) {
+        // What leaves with an EIP that others share, too, gets an identification of its own (RFC 7857 §10), if it needs one.
+        let is_its_own = self.config.dnat.iter().any(|d| d.eip == external.0 && d.ports == Ports::Any);
+        let free_id = !is_its_own && !packet.ip.dont_fragment;
+        // One whose TTL runs out does not get as far as the turn.
+        Ok(if self.config.is_eip(packet.ip.dst) && packet.ip.ttl > 0 {
             self.eip(Side::Vpc(vpc), &packet, true)
         } else {
             Expected::Forward { side: Side::Outside, packet, free_id }

@@ -52,6 +52,10 @@ pub struct TcpState {
     syn: [bool; 2],
     fin: [bool; 2],
     reset: bool,
+    /// What each side has acknowledged.
+    acknowledged: [Option<u32>; 2],
+    /// Whether each side's SYN was seen, which tells how far its windows reach.
+    announced: [bool; 2],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,26 +66,44 @@ pub enum Direction {
 
 impl TcpState {
     /// A connection met in its middle, as after a restart: only DNAT entries allow that.
-    pub const MIDDLE: Self = Self { syn: [true; 2], fin: [false; 2], reset: false };
+    pub const MIDDLE: Self = Self {
+        syn: [true; 2],
+        fin: [false; 2],
+        reset: false,
+        acknowledged: [None; 2],
+        announced: [false; 2],
+    };
+
+    fn open(self) -> bool {
+        self.syn == [true; 2] && !self.closed()
+    }
 
     /// Whether it is over.
     pub fn closed(self) -> bool {
         self.reset || self.fin == [true; 2]
     }
 
-    /// RFC 7857 §2.2: a reset makes it transitory, and traffic after that shows that the reset was not believed.
-    pub fn segment(&mut self, flags: Flags, direction: Direction) {
+    /// RFC 7857 §2.2: a reset makes it transitory, unless it is far outside of the receiver's window (RFC 5961 §3), and traffic
+    /// after that shows that the reset was not believed.
+    pub fn segment(&mut self, segment: &Tcp, direction: Direction) {
+        let (flags, at) = (segment.flags, direction as usize);
         if flags.has(Flags::RST) {
-            self.reset = true;
+            // Nobody in these conversations scales windows.
+            let window = if self.announced[1 - at] { 0xffff } else { 0xffff << 14 };
+            let outside = |next: u32| segment.seq.wrapping_sub(next) > window;
+            self.reset |= !self.open() || !self.acknowledged[1 - at].is_some_and(outside);
             return;
         }
         if flags.has(Flags::SYN) && !flags.has(Flags::ACK) && self.closed() {
             // The ports are used again (RFC 5382 REQ-2, RFC 6191).
             *self = Self::default();
         }
+        self.announced[at] |= flags.has(Flags::SYN) && !self.open();
+        if flags.has(Flags::ACK) {
+            self.acknowledged[at] = Some(segment.ack).filter(|number| *number != 0);
+        }
         self.reset = false;
         // SYN and FIN together open nothing and close nothing.
-        let at = direction as usize;
         if flags.has(Flags::SYN) {
             self.syn[at] = true;
         } else if flags.has(Flags::FIN) {
@@ -96,6 +118,8 @@ impl Session {
         if self.kind != Kind::Static {
             self.tcp = TcpState::default();
         }
+        self.tcp.acknowledged = [None; 2];
+        self.tcp.announced = [false; 2];
         self
     }
 
@@ -108,7 +132,7 @@ impl Session {
             // RFC 5508 REQ-2.
             ICMP => icmp,
             // RFC 5382 REQ-5: 2 hours and 4 minutes while it is open, 4 minutes while it opens and closes.
-            TCP if self.tcp.syn == [true; 2] && !self.tcp.closed() => tcp_established,
+            TCP if self.tcp.open() => tcp_established,
             TCP => tcp_transitory,
             _ => other,
         };
@@ -128,7 +152,7 @@ impl Session {
     pub fn touch(&mut self, now: Moment, tcp: Option<&Tcp>, direction: Direction) {
         self.last = now;
         if let Some(tcp) = tcp {
-            self.tcp.segment(tcp.flags, direction);
+            self.tcp.segment(tcp, direction);
         }
     }
 }

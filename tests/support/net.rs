@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use natgate::base::{Checksum, DropReason, Moment, PortIndex, Rng, WorkerIndex};
 use natgate::nat::query::{SessionCursor, SessionFilter, SessionRow};
-use natgate::nat::{Counters, Engine, EngineConfig, NeighbourFact, Output, Verdict};
+use natgate::nat::{Counters, Engine, EngineConfig, Exit, NeighbourFact, Output, Verdict};
 use natgate::policy::Snapshot;
 use natgate::wire::{Arrival, Packet as Buffered};
 
@@ -358,7 +358,22 @@ impl TestNet {
             }
         }
         for (emission, frame) in output.emissions() {
-            self.transmit(emission.port.0, frame, emission.forwarded, observed);
+            match emission.exit {
+                Exit::Own => self.transmit(emission.port.0, frame, false, observed),
+                Exit::Forwarded => self.transmit(emission.port.0, frame, true, observed),
+                Exit::Handed { to, arrival } => {
+                    assert_ne!(to.index(), worker, "handed to itself");
+                    self.pending.push_back(Pending {
+                        worker: to.index(),
+                        buffer: [&[0xa5; HEADROOM][..], frame, &[0xa5; TAILROOM]].concat(),
+                        head: HEADROOM,
+                        len: frame.len(),
+                        port: emission.port,
+                        checksum: Checksum::Unverified,
+                        arrival,
+                    });
+                }
+            }
         }
         self.facts.extend(output.facts.iter().map(|fact| (worker, *fact)));
     }

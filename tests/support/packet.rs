@@ -396,6 +396,12 @@ impl fmt::Debug for Packet {
     }
 }
 
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Packet::new(Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED, self.clone()).fmt(f)
+    }
+}
+
 impl fmt::Debug for Quote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ((src, s), (dst, d)) = (self.source(), self.destination());

@@ -120,6 +120,7 @@ fn steps(view: &View, record: &TraceRecord) -> Vec<Step> {
     let step = |stage: &str, decision: String| Step { stage: stage.to_owned(), decision };
     let arrival = match record.arrival {
         Arrival::Wire => "from the wire",
+        Arrival::Fragment => "a fragment, handed over by another worker",
         Arrival::Handed => "handed over by another worker",
         Arrival::Hairpin => "turned round inside the gateway by another worker",
     };

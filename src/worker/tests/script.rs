@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crossbeam::queue::ArrayQueue;
 
 use crate::base::{DropReason, InterfaceIndex, Moment, PortIndex, WorkerIndex};
-use crate::nat::{Counters, EngineConfig, NeighbourFact, Output, Verdict};
+use crate::nat::{Counters, EngineConfig, Exit, NeighbourFact, Output, Verdict};
 use crate::nic::{Burst, Cache, Frame, Pool, Port, PortCounters, PortInfo, Queue};
 use crate::policy::Snapshot;
 use crate::wire::{Arrival, Packet};
@@ -47,7 +47,7 @@ impl Process for Script {
         if batch.is_empty() {
             self.empty_batches += 1;
             for port in self.held.drain(..) {
-                out.emit(port, 60, true).unwrap();
+                out.emit(port, 60, Exit::Forwarded).unwrap();
                 self.counters.held -= 1;
                 self.counters.forwarded += 1;
             }
@@ -72,7 +72,7 @@ impl Process for Script {
             let target = orders.get(place + 1).copied().unwrap_or(0);
             let port = PortIndex(u16::from(target));
             let to = WorkerIndex(u16::from(target));
-            if order == SPLIT && out.emit(port, 60, false).is_some() {
+            if order == SPLIT && out.emit(port, 60, Exit::Own).is_some() {
                 self.counters.originated += 1;
             }
             let verdict = match order {
@@ -86,7 +86,7 @@ impl Process for Script {
                 }
                 ANSWER | HUGE => {
                     let len = if order == HUGE { 9000 } else { 60 };
-                    if out.emit(port, len, false).is_some() {
+                    if out.emit(port, len, Exit::Own).is_some() {
                         self.counters.originated += 1;
                     }
                     Verdict::Consumed

@@ -1,0 +1,50 @@
+//! IP identifications of what leaves with an EIP that private hosts share (RFC 7857 §10): two datagrams of one address, peer
+//! and protocol that are on their way at once must differ in it, or their fragments get mixed (RFC 6864 §5.3.1), and hosts know
+//! nothing of each other's. What may not be fragmented needs none, and keeps what it has (RFC 6864 §4.1).
+
+use crate::base::{Rng, WorkerIndex};
+use crate::nat::lane::Lane;
+use crate::nat::session::SessionKind;
+
+/// Two to this power is the number of counters: many peers share one.
+const BITS: u32 = 10;
+
+/// The identifications that one worker gives out: peers have counters of their own as far as there are, so that they learn
+/// little of each other's traffic, and workers have shares, so that they need not agree.
+#[derive(Debug)]
+pub struct Identifications {
+    next: Vec<u16>,
+    /// What tells which counter a peer has, unknown outside.
+    mix: u32,
+    worker: u16,
+    workers: u16,
+}
+
+impl Identifications {
+    /// Counters that begin anywhere.
+    pub fn new(worker: WorkerIndex, workers: u16, rng: &mut Rng) -> Self {
+        let shares = u32::from(u16::MAX) / u32::from(workers);
+        let mix = rng.next_u64() as u32 | 1;
+        let next = (0..1 << BITS).map(|_| (rng.below(shares) as u16) * workers + worker.0).collect();
+        Self { next, mix, worker: worker.0, workers }
+    }
+
+    /// The identification of a datagram to a peer.
+    #[inline(always)]
+    pub fn take(&mut self, peer: u32) -> u16 {
+        let counter = (peer.wrapping_mul(self.mix) >> (32 - BITS)) as usize;
+        let Some(next) = self.next.get_mut(counter) else { return 0 };
+        let taken = *next;
+        *next = taken.checked_add(self.workers).unwrap_or(self.worker);
+        taken
+    }
+
+    /// The identification that a private host's packet gets, if it needs one where a session of this kind takes it.
+    #[inline(always)]
+    pub fn of(&mut self, lane: &Lane, kind: SessionKind) -> Option<u16> {
+        if lane.datagram.is_atomic() || kind == SessionKind::DnatAny {
+            return None;
+        }
+        Some(lane.identification.unwrap_or_else(|| self.take(lane.datagram.destination)))
+    }
+}
