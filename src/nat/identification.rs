@@ -13,7 +13,7 @@ const BITS: u32 = 10;
 /// little of each other's traffic, and workers have shares, so that they need not agree.
 #[derive(Debug)]
 pub struct Identifications {
-    next: Vec<u16>,
+    next: Box<[u16; 1 << BITS]>,
     /// What tells which counter a peer has, unknown outside.
     mix: u32,
     worker: u16,
@@ -25,15 +25,15 @@ impl Identifications {
     pub fn new(worker: WorkerIndex, workers: u16, rng: &mut Rng) -> Self {
         let shares = u32::from(u16::MAX) / u32::from(workers);
         let mix = rng.next_u64() as u32 | 1;
-        let next = (0..1 << BITS).map(|_| (rng.below(shares) as u16) * workers + worker.0).collect();
-        Self { next, mix, worker: worker.0, workers }
+        let next = std::array::from_fn(|_| (rng.below(shares) as u16) * workers + worker.0);
+        Self { next: Box::new(next), mix, worker: worker.0, workers }
     }
 
     /// The identification of a datagram to a peer.
     #[inline(always)]
     pub fn take(&mut self, peer: u32) -> u16 {
-        let counter = (peer.wrapping_mul(self.mix) >> (32 - BITS)) as usize;
-        let Some(next) = self.next.get_mut(counter) else { return 0 };
+        let counter = peer.wrapping_mul(self.mix) >> (32 - BITS);
+        let next = &mut self.next[counter as usize];
         let taken = *next;
         *next = taken.checked_add(self.workers).unwrap_or(self.worker);
         taken

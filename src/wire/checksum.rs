@@ -108,6 +108,12 @@ impl Delta {
     }
 }
 
+/// The checksum after several changes at once, whose deltas add up to `sum`: one fold for all of them.
+#[inline]
+pub const fn updated(checksum: u16, sum: u32) -> u16 {
+    !fold_u32(!checksum as u32 + sum)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

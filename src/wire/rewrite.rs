@@ -1,6 +1,7 @@
 //! Changing a packet's addresses, ports and TTL in place, with its checksums.
 
 use crate::wire::bytes::{get_u16, put_u16, put_u32};
+use crate::wire::checksum::updated;
 use crate::wire::{Datagram, Delta, Transport, protocol};
 
 /// Which end of a packet is changed.
@@ -64,12 +65,12 @@ pub fn apply(bytes: &mut [u8], datagram: &Datagram, change: &Change, hops: u8) {
     let Some(header) = bytes.get_mut(l3..).and_then(|b| b.first_chunk_mut::<20>()) else { return };
     header[8] = header[8].wrapping_sub(hops);
     let ttl_delta = if hops == 0 { Delta::NONE } else { TTL_DOWN };
-    let mut ip_delta = change.ip.and(ttl_delta);
+    let mut changes = u32::from(change.ip.0) + u32::from(ttl_delta.0);
     if let Some(id) = change.identification {
-        ip_delta = ip_delta.and(Delta::of_u16(datagram.id, id));
+        changes += u32::from(!datagram.id) + u32::from(id);
         header[4..6].copy_from_slice(&id.to_be_bytes());
     }
-    let checksum = ip_delta.apply(u16::from_be_bytes([header[10], header[11]]));
+    let checksum = updated(u16::from_be_bytes([header[10], header[11]]), changes);
     header[10..12].copy_from_slice(&checksum.to_be_bytes());
     let address_at = match change.end {
         End::Source => 12,

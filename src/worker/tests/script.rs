@@ -58,7 +58,7 @@ impl Process for Script {
                     self.counters.received += 1;
                     0
                 }
-                Arrival::Handed => {
+                Arrival::Fragment | Arrival::Handed => {
                     self.counters.taken_over += 1;
                     3
                 }
