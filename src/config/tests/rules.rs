@@ -345,6 +345,9 @@ fn every_code_is_tested() {
         Code::InvalidId,
         Code::NoFreeAddress,
         Code::IdempotencyKey,
+        Code::Unconfirmed,
+        Code::NotUnconfirmed,
+        Code::Outdated,
     ];
     let tested: BTreeSet<Code> = cases().into_iter().map(|(code, _)| code).chain(elsewhere).collect();
     let missing: Vec<_> = Code::ALL.iter().filter(|code| !tested.contains(code)).collect();

@@ -58,6 +58,7 @@ impl Manager {
             gateways: gateways(&view, &snapshot),
             external_ports: self.external_ports(&view),
             resources: resources(&view),
+            unconfirmed: self.unconfirmed(),
             workers,
         }
     }
