@@ -49,7 +49,7 @@ impl<T: DeserializeOwned, S: Sync + Send> FromRequest<S> for Body<T> {
         let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
             let status = rejection.into_response().status();
             let (code, detail) = match status {
-                StatusCode::PAYLOAD_TOO_LARGE => ("too-long", "the body is larger than 64 KiB"),
+                StatusCode::PAYLOAD_TOO_LARGE => ("too-long", "the body is larger than this path takes"),
                 _ => ("bad-request", "the body could not be read"),
             };
             Problem::new(status, code, detail)

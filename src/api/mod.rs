@@ -6,6 +6,7 @@
 //! | [`server`] | listeners, connections and their limits: one thread, the only asynchronous code |
 //! | [`routes`] | which path asks for what |
 //! | [`collections`] | resources: list, create, show, update, delete |
+//! | `whole` | all resources at once: export and apply |
 //! | [`caller`] | who asks: a user of this machine, or the owner of a key |
 //! | [`input`] | bodies and queries, read strictly |
 //! | [`problem`] | errors as RFC 9457 problem details |
@@ -18,5 +19,6 @@ pub mod openapi;
 pub mod problem;
 pub mod routes;
 pub mod server;
+mod whole;
 
 pub use server::{Server, StartError};

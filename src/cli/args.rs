@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use super::apply::{ApplyArgs, ConfirmArgs, ExportArgs, RollbackArgs};
 pub use super::keys::{AuditArgs, KeyVerb};
 pub use super::nouns::{DnatValues, EipValues, GatewayValues, SnatValues, VSwitchValues, Verb, VpcValues};
 use crate::control::address::{AddressFilter, Protocol};
@@ -70,6 +71,17 @@ pub enum Command {
     /// SNAT entries, where the configuration file has a [store].
     #[command(subcommand)]
     Snat(Verb<SnatValues>),
+    /// Write all resources into one file, where the configuration file has a [store].
+    Export(ExportArgs),
+    /// Make all resources what a file says, as one step: add, change and remove.
+    ///
+    /// The file is the whole truth: what it does not name is removed. Prints every change, and returns when all of them are stored
+    /// and in force on all workers. A file that breaks a rule changes nothing. On a terminal it shows the changes first and asks.
+    Apply(ApplyArgs),
+    /// Keep what the last apply with --confirm made.
+    Confirm(ConfirmArgs),
+    /// Take the last apply with --confirm back now.
+    Rollback(RollbackArgs),
     /// API keys: who may use the HTTP API from afar.
     #[command(subcommand)]
     Key(KeyVerb),

@@ -11,7 +11,7 @@ use crate::cli::args::{
     CheckArgs, Cli, ClientArgs, CompletionsArgs, ExplainArgs, MetricsArgs, ReloadArgs, SessionsArgs,
     StatsArgs, StatusArgs, TraceArgs,
 };
-use crate::cli::{Command, Console, Exit, keys, nouns, pktgen, render, speed};
+use crate::cli::{Command, Console, Exit, apply, keys, nouns, pktgen, render, speed};
 use crate::config;
 use crate::control::client::{Client, ClientError};
 use crate::control::describe::PacketDescription;
@@ -25,6 +25,7 @@ pub(super) enum Failed {
     Client(ClientError),
     Print(io::Error),
     Input(String),
+    Other(String),
 }
 
 impl From<ClientError> for Failed {
@@ -55,6 +56,10 @@ pub fn execute(command: &Command, console: &mut Console<'_>) -> Exit {
         Command::Eip(verb) => nouns::execute("eip", verb, console),
         Command::Dnat(verb) => nouns::execute("dnat", verb, console),
         Command::Snat(verb) => nouns::execute("snat", verb, console),
+        Command::Export(args) => (apply::export(args, console), args.client.json),
+        Command::Apply(args) => (apply::apply(args, console), args.client.json),
+        Command::Confirm(args) => (apply::confirm(args, console), args.client.json),
+        Command::Rollback(args) => (apply::rollback(args, console), args.client.json),
         Command::Key(verb) => keys::execute(verb, console),
         Command::Audit(args) => keys::audit(args, console),
         Command::Completions(args) => (completions(args, console), false),
@@ -70,6 +75,10 @@ pub fn execute(command: &Command, console: &mut Console<'_>) -> Exit {
         Err(Failed::Input(message)) => {
             console.error(message, None);
             Exit::Input
+        }
+        Err(Failed::Other(message)) => {
+            console.error(message, None);
+            Exit::Failure
         }
         Err(Failed::Client(error)) => refused(&error, json, console),
     }
@@ -155,7 +164,7 @@ pub(super) fn ask(
 }
 
 /// Prints one document.
-fn document(
+pub(super) fn document(
     out: &mut dyn Write,
     json: bool,
     value: &impl Serialize,

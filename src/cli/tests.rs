@@ -168,6 +168,7 @@ fn status() -> Status {
             GatewayStatus { name: "gw2".into(), snat_sessions: 5, limit: None },
         ],
         resources: [("eip".to_owned(), 3), ("dnat".to_owned(), 12)].into(),
+        unconfirmed: None,
     }
 }
 

@@ -35,22 +35,13 @@ pub(super) enum Order {
 /// What is asked of the writer, and what is read beside it.
 #[derive(Clone, Debug)]
 pub struct Desk {
-    queue: Sender<Queued>,
-    inventory: Arc<RwLock<Inventory>>,
-    store: Arc<Mutex<Store>>,
-    unconfirmed: Arc<RwLock<Option<Unconfirmed>>>,
+    pub(super) queue: Sender<Queued>,
+    pub(super) inventory: Arc<RwLock<Inventory>>,
+    pub(super) store: Arc<Mutex<Store>>,
+    pub(super) unconfirmed: Arc<RwLock<Option<Unconfirmed>>>,
 }
 
 impl Desk {
-    pub(super) fn new(
-        queue: Sender<Queued>,
-        inventory: Arc<RwLock<Inventory>>,
-        store: Arc<Mutex<Store>>,
-        unconfirmed: Arc<RwLock<Option<Unconfirmed>>>,
-    ) -> Self {
-        Self { queue, inventory, store, unconfirmed }
-    }
-
     /// Queues a change and waits until it is durable and in force on all workers. `who` is written into the audit record.
     ///
     /// # Errors

@@ -194,7 +194,12 @@ impl Writer {
         let inventory = Arc::new(RwLock::new(inventory));
         let store = Arc::new(Mutex::new(store));
         let unconfirmed = Arc::new(RwLock::new(trial.as_ref().map(Trial::unconfirmed)));
-        let desk = Desk::new(queue, Arc::clone(&inventory), Arc::clone(&store), Arc::clone(&unconfirmed));
+        let desk = Desk {
+            queue,
+            inventory: Arc::clone(&inventory),
+            store: Arc::clone(&store),
+            unconfirmed: Arc::clone(&unconfirmed),
+        };
         let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
         let mut work = Work { inventory, store, incremental, remembered, trial, unconfirmed, rng, outlet };
         let stopped = Arc::clone(&stop);
