@@ -194,7 +194,7 @@ fn a_file_is_applied_exported_and_applied_again() {
 + gateway gw1: in prod/web
 + eip 203.0.113.16: bound to gw1
 + eip 203.0.113.17: bound to gw1
-+ dnat site: 203.0.113.16:80 tcp -> 10.0.1.10:8080
++ dnat site: 203.0.113.16:80 TCP -> 10.0.1.10:8080
 + snat all: 10.0.0.0/16 -> 203.0.113.17
 ";
     let dry = bench.apply(&path, &["--dry-run"]);
@@ -203,11 +203,11 @@ fn a_file_is_applied_exported_and_applied_again() {
         lines.sort();
         lines
     };
-    let trial = format!("{shown}7 changes would be applied; generation 1 stays in force\n");
+    let trial = format!("{shown}7 changes would be applied; generation 2 stays in force\n");
     assert_eq!(sorted(&dry), sorted(&trial));
     assert_eq!(bench.export().lines().filter(|line| line.starts_with('[')).count(), 0);
     let done = bench.apply(&path, &[]);
-    let all = format!("{shown}7 changes applied; generation 2 is in force on all workers\n");
+    let all = format!("{shown}7 changes applied; generation 3 is in force on all workers\n");
     assert_eq!(sorted(&done), sorted(&all));
     assert!(bench.audited().iter().all(|record| record["action"] == "apply" && record["who"] == "user 0"));
     assert_eq!(bench.audited().len(), 7);
@@ -215,7 +215,7 @@ fn a_file_is_applied_exported_and_applied_again() {
     assert!(explained.contains("10.0.1.10:8080"), "{explained}");
 
     // The same file again, what was exported, and a part of it by JSON: nothing changes.
-    let unchanged = "nothing has changed; generation 2 stays in force\n";
+    let unchanged = "nothing has changed; generation 3 stays in force\n";
     assert_eq!(bench.apply(&path, &[]), unchanged);
     let exported = bench.export();
     let toml = bench.directory.join("export.toml");
@@ -235,7 +235,7 @@ fn a_file_is_applied_exported_and_applied_again() {
         assert!(
             bench
                 .apply(file, &["--yes"])
-                .ends_with("7 changes applied; generation 2 is in force on all workers\n")
+                .ends_with("7 changes applied; generation 3 is in force on all workers\n")
         );
         assert_eq!(bench.export(), exported);
     }
@@ -248,7 +248,7 @@ fn a_file_is_applied_exported_and_applied_again() {
     child.stdin.take().expect("its input").write_all(other.as_bytes()).expect("to write");
     let text = String::from_utf8(child.wait_with_output().expect("natgate").stdout).expect("UTF-8");
     let expected = "~ dnat site: private_ip 10.0.1.10 -> 10.0.1.20\n- snat all: 10.0.0.0/16 -> 203.0.113.17\n\
-                    2 changes applied; generation 3 is in force on all workers\n";
+                    2 changes applied; generation 4 is in force on all workers\n";
     assert_eq!(text, expected);
     assert_eq!(bench.ok(&["snat", "list", "-o", "json"]), "");
 }

@@ -75,6 +75,8 @@ fn status_of(fault: &Fault) -> StatusCode {
         FaultCode::NotPermitted => StatusCode::FORBIDDEN,
         FaultCode::NeedsRestart => StatusCode::CONFLICT,
         FaultCode::Configuration => StatusCode::UNPROCESSABLE_ENTITY,
+        // What is wrong with a document is between its own resources.
+        FaultCode::Refused if !fault.findings.is_empty() => StatusCode::UNPROCESSABLE_ENTITY,
         FaultCode::Refused => match &fault.refusal {
             Some(refusal) if refusal.code == Code::NotFound && &*refusal.parameter == "id" => {
                 StatusCode::NOT_FOUND
