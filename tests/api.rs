@@ -444,7 +444,7 @@ fn all_resources_are_one_document() {
     );
     bench.send("POST", "/v1/apply?confirm_seconds=0", &all, &[]).expect(422);
     other["snat"] = json!([]);
-    other["dnat"] = (1..=101).map(|port| entry(port)).collect();
+    other["dnat"] = (1..=101).map(entry).collect();
     let text = json!({"version": 1, "vpc": [{"name": "large", "cidr": "10.0.0.0/16", "description": "x".repeat(80_000)}]});
     fs::write(bench.directory.join("large"), text.to_string()).expect("a file");
     let file = format!("@{}", bench.directory.join("large").display());

@@ -16,11 +16,11 @@ pub fn reloaded(reloaded: &Reloaded) -> String {
 
 /// What an apply changed, and until when it waits to be confirmed.
 pub fn applied(applied: &Applied) -> String {
-    let mut text = changed(&applied.changes, applied.dry_run, applied.generation);
-    if let Some(unconfirmed) = &applied.unconfirmed {
-        text += &format!("it is taken back at {} unless natgate confirm comes before\n", unconfirmed.until);
-    }
-    text
+    let changed = changed(&applied.changes, applied.dry_run, applied.generation);
+    let trial = applied.unconfirmed.as_ref().map_or_else(String::new, |unconfirmed| {
+        format!("it is taken back at {} unless natgate confirm comes before\n", unconfirmed.until)
+    });
+    changed + &trial
 }
 
 fn changed(changes: &[Change], dry_run: bool, generation: u32) -> String {

@@ -14,6 +14,7 @@ use super::spec::{DnatSpec, EipSpec, GatewaySpec, SnatSpec, Spec, VSwitchSpec, V
 #[serde(deny_unknown_fields)]
 pub struct Document {
     /// The version of the format: 1.
+    #[schema(minimum = 1, maximum = 1)]
     pub version: u32,
     /// Private networks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

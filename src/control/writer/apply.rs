@@ -20,7 +20,7 @@ use crate::control::inventory::{Change, Id, Inventory, Refusal};
 use crate::control::protocol::{
     Applied, ApplyRequest, Fault, FaultCode, Finding, LONGEST_TRIAL, Unconfirmed,
 };
-use crate::control::store::{AuditRecord, Transaction};
+use crate::control::store::{AuditRecord, Pending, Transaction};
 use crate::control::time::{self, now};
 
 /// Time until a failed return is tried again.
@@ -74,6 +74,12 @@ impl Trial {
         let back = back.map_err(|(id, refusal)| format!("{id}: {refusal}"));
         let left = stored.until.saturating_sub(now()).min(u64::from(LONGEST_TRIAL));
         Ok(Self::due_in(left, stored, back))
+    }
+
+    /// What the store is to keep.
+    fn pending(&self) -> Result<Pending, Fault> {
+        let value = serde_json::to_value(&self.stored);
+        value.map(Pending::Set).map_err(|error| Fault::new(FaultCode::Failed, error.to_string()))
     }
 
     fn due_in(seconds: u64, stored: Stored, back: Result<Vec<Change>, String>) -> Self {
@@ -132,8 +138,8 @@ impl Work {
         if request.dry_run || changes.is_empty() {
             return Ok(Applied { generation, dry_run: request.dry_run, changes: told, unconfirmed: None });
         }
-        let pending = trial.as_ref().and_then(|trial| serde_json::to_value(&trial.stored).ok());
-        let made = self.make_all(who, "apply", changes, pending.map(Some));
+        let pending = trial.as_ref().map_or(Ok(Pending::Unchanged), Trial::pending)?;
+        let made = self.make_all(who, "apply", changes, pending);
         if made.is_ok() {
             self.set_trial(trial);
         }
@@ -157,7 +163,7 @@ impl Work {
             after: Some(json!({ "by": trial.stored.who, "changes": trial.stored.before.len() })),
         };
         let mut transaction =
-            Transaction { notes: vec![note], pending: Some(None), ..Transaction::default() };
+            Transaction { notes: vec![note], pending: Pending::Cleared, ..Transaction::default() };
         let committed = self.store.lock().unwrap_or_else(PoisonError::into_inner).commit(&mut transaction);
         committed.map_err(|error| Fault::new(FaultCode::Failed, format!("{error}; nothing was changed")))?;
         self.set_trial(None);
@@ -173,7 +179,7 @@ impl Work {
         })?;
         let shared = Arc::clone(&self.inventory);
         let told = differences(&shared.read().unwrap_or_else(PoisonError::into_inner), &changes);
-        let made = self.make_all(who, "rollback", changes, Some(None));
+        let made = self.make_all(who, "rollback", changes, Pending::Cleared);
         if made.is_ok() {
             self.set_trial(None);
         }
@@ -206,7 +212,7 @@ impl Work {
         who: &str,
         action: &str,
         changes: Vec<Change>,
-        pending: Option<Option<Value>>,
+        pending: Pending,
     ) -> Result<Option<Compiled>, Fault> {
         let shared = Arc::clone(&self.inventory);
         let mut inventory = shared.write().unwrap_or_else(PoisonError::into_inner);

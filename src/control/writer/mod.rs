@@ -32,7 +32,7 @@ use crate::base::rng::Rng;
 use crate::config::{Code, Directory, Model, PortFacts};
 use crate::control::inventory::{Change, Id, Inventory, Kind, Refusal};
 use crate::control::protocol::{ChangeAction, ChangeRequest, Changed, Fault, FaultCode, Unconfirmed};
-use crate::control::store::{AuditRecord, Store, StoreError, Transaction, Write};
+use crate::control::store::{AuditRecord, Pending, Store, StoreError, Transaction, Write};
 use crate::control::time::now;
 use crate::policy::Snapshot;
 use apply::Trial;
@@ -252,8 +252,8 @@ struct Batch {
     keys: Vec<String>,
     /// Who is to be answered, and what if all goes well.
     answers: Vec<(Waiting<Changed>, Changed)>,
-    /// The apply that is to be confirmed from now on; `Some(None)` if none is any more.
-    pending: Option<Option<Value>>,
+    /// What becomes of the apply that waits to be confirmed.
+    pending: Pending,
 }
 
 impl Work {
@@ -436,7 +436,7 @@ impl Work {
         let mut transaction = Transaction {
             answers,
             audit: std::mem::take(&mut batch.audit),
-            pending: batch.pending.take(),
+            pending: std::mem::take(&mut batch.pending),
             ..Transaction::default()
         };
         let committed = self.store.lock().unwrap_or_else(PoisonError::into_inner).commit(&mut transaction);
