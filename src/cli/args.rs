@@ -27,7 +27,7 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 it is done; 1 it failed; 2 wrong input (arguments, configuration, filter); 3 no gateway \
-                          is reached.";
+                          is reached.\n\nWith the secret of an API key in NATGATE_KEY a command asks as the key's owner.";
 
 /// The commands.
 #[derive(Clone, Debug, Subcommand)]
@@ -98,6 +98,8 @@ pub enum Command {
     Pktgen(PktgenArgs),
     /// Print a completion script for a shell.
     Completions(CompletionsArgs),
+    /// Write a man page for each command.
+    Man(ManArgs),
 }
 
 /// Arguments of `run`.
@@ -443,6 +445,14 @@ pub struct CompletionsArgs {
     /// The shell.
     #[arg(value_enum)]
     pub shell: clap_complete::Shell,
+}
+
+/// Arguments of `man`.
+#[derive(Clone, Debug, Args)]
+pub struct ManArgs {
+    /// The folder to write them to; made where there is none.
+    #[arg(value_name = "FOLDER")]
+    pub folder: PathBuf,
 }
 
 /// A share of a whole, as a number from 0 to 1.

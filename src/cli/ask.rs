@@ -8,7 +8,7 @@ use clap::CommandFactory;
 use serde::Serialize;
 
 use crate::cli::args::{
-    CheckArgs, Cli, ClientArgs, CompletionsArgs, ExplainArgs, MetricsArgs, ReloadArgs, SessionsArgs,
+    CheckArgs, Cli, ClientArgs, CompletionsArgs, ExplainArgs, ManArgs, MetricsArgs, ReloadArgs, SessionsArgs,
     StatsArgs, StatusArgs, TraceArgs,
 };
 use crate::cli::{Command, Console, Exit, apply, keys, nouns, pktgen, render, speed};
@@ -63,6 +63,7 @@ pub fn execute(command: &Command, console: &mut Console<'_>) -> Exit {
         Command::Key(verb) => keys::execute(verb, console),
         Command::Audit(args) => keys::audit(args, console),
         Command::Completions(args) => (completions(args, console), false),
+        Command::Man(args) => (man(args, console), false),
         Command::Check(args) => return check(args, console),
         Command::Pktgen(args) => return pktgen::execute(args, console),
         Command::Speed(args) => return speed::execute(args, console),
@@ -155,7 +156,9 @@ pub(super) fn ask(
     mut each: impl FnMut(Answer) -> io::Result<()>,
 ) -> Result<End, Failed> {
     let mut broken = Ok(());
-    let end = Client::connect(&args.socket)?.ask(request, |answer| {
+    // Not an argument: others see those.
+    let key = std::env::var("NATGATE_KEY").ok().filter(|key| !key.is_empty());
+    let end = Client::connect(&args.socket)?.with_key(key).ask(request, |answer| {
         broken = each(answer);
         if broken.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
@@ -322,6 +325,15 @@ fn explain(args: &ExplainArgs, console: &mut Console<'_>) -> Result<(), Failed> 
         }
         _ => Ok(()),
     })?;
+    Ok(())
+}
+
+fn man(args: &ManArgs, console: &mut Console<'_>) -> Result<(), Failed> {
+    let folder = args.folder.display();
+    let written = std::fs::create_dir_all(&args.folder)
+        .and_then(|()| clap_mangen::generate_to(Cli::command(), &args.folder));
+    written.map_err(|error| Failed::Other(format!("man pages cannot be written to {folder}: {error}")))?;
+    console.note(format_args!("man pages are in {folder}; man {folder}/natgate.1 shows the first"));
     Ok(())
 }
 

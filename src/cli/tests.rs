@@ -448,3 +448,24 @@ fn completions_know_the_commands() {
     assert_eq!(exit, Exit::Success);
     assert!(out.contains("--dry-run") && out.contains("explain"));
 }
+
+#[test]
+fn every_command_has_a_man_page() {
+    let directory = Directory::new();
+    let folder = directory.path().join("man");
+    let (exit, _, err) = run(&Cli::try_parse_from(["natgate", "man", folder.to_str().unwrap()]).unwrap());
+    assert_eq!(exit, Exit::Success, "{err}");
+    let read = |name: &str| {
+        std::fs::read_to_string(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    };
+    let mut commands = vec![("natgate".to_owned(), Cli::command())];
+    let mut count = 0;
+    while let Some((name, command)) = commands.pop() {
+        assert!(read(&format!("{name}.1")).starts_with(".ie"), "{name}");
+        count += 1;
+        let below = command.get_subcommands();
+        commands.extend(below.map(|below| (format!("{name}-{}", below.get_name()), below.clone())));
+    }
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), count);
+    assert!(read("natgate-dnat-create.1").contains("private"));
+}

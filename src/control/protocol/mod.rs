@@ -36,6 +36,9 @@ pub const MAX_REQUEST: usize = 64 * 1024 * 1024;
 pub struct Envelope {
     /// [`VERSION`].
     pub version: u32,
+    /// The secret of the API key as whose owner it is asked; otherwise as the user of the socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// What is asked.
     pub request: Request,
 }
