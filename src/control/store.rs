@@ -269,7 +269,9 @@ impl Store {
             let read = || -> Result<Contents, Failure> {
                 let transaction = self.database.begin_read()?;
                 let pending = transaction.open_table(META)?.get("pending")?;
-                let pending = pending.and_then(|value| serde_json::from_slice(value.value()).ok());
+                let pending = pending.map(|value| serde_json::from_slice(value.value())).transpose();
+                let pending =
+                    pending.map_err(|error| redb::StorageError::Corrupted(format!("pending: {error}")))?;
                 let (resources, answers) = (rows(&transaction, RESOURCES)?, rows(&transaction, ANSWERS)?);
                 Ok(Contents { resources, answers, pending })
             };
