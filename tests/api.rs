@@ -410,6 +410,70 @@ fn roles_decide_who_may_do_what() {
 }
 
 #[test]
+fn all_resources_are_one_document() {
+    need_root!();
+    let bench = Bench::new("api-whole");
+    let eip = bench.furnish();
+    bench.create("/v1/dnat-entries", &entry(80));
+    let (_, viewer) = bench.key("viewer");
+    let (_, operator) = bench.key("operator");
+    let all = bench.remote(Some(&viewer), &[], "/v1/export").expect(200);
+    assert_eq!((&all["version"], &all["eip"][0]["id"]), (&json!(1), &json!(eip)));
+    assert!(all["eip"][0].get("status").is_none() && all["dnat"][0].get("public_ip").is_none(), "{all}");
+    let unchanged = bench.send("POST", "/v1/apply", &all, &[]).expect(200);
+    assert_eq!(unchanged["changes"], json!([]));
+
+    let mut other = all.clone();
+    other["dnat"][0]["public_port"] = json!(81);
+    other["eip"].as_array_mut().expect("EIPs").push(json!({"address": "203.0.113.17"}));
+    let text = other.to_string();
+    let send = ["--data", text.as_str(), "--header", "Content-Type: application/json"];
+    let refused = bench.remote(Some(&viewer), &send, "/v1/apply?dry_run=true").expect(403);
+    assert!(refused["detail"].as_str().expect("a text").contains("takes the role operator"), "{refused}");
+    let shown = bench.remote(Some(&operator), &send, "/v1/apply?dry_run=true").expect(200);
+    assert_eq!((shown["changes"].as_array().map(Vec::len), &shown["dry_run"]), (Some(2), &json!(true)));
+    assert_eq!(bench.get("/v1/export").expect(200), all);
+    let generation = shown["generation"].as_u64().expect("a number");
+    let outdated = format!("/v1/apply?generation={}", generation - 1);
+    assert_eq!(bench.remote(Some(&operator), &send, &outdated).expect(409)["code"], "Outdated");
+    let path = format!("/v1/apply?generation={generation}&confirm_seconds=600");
+    let applied = bench.remote(Some(&operator), &send, &path).expect(200);
+    assert!(applied["unconfirmed"]["who"].as_str().expect("a text").contains("the-operator"), "{applied}");
+    assert_eq!(bench.send("POST", "/v1/eips", &json!({}), &[]).expect(409)["code"], "Unconfirmed");
+    let post = ["--request", "POST"];
+    bench.remote(Some(&viewer), &post, "/v1/apply/rollback").expect(403);
+    bench.remote(Some(&operator), &post, "/v1/apply/rollback").expect(200);
+    assert_eq!(bench.get("/v1/export").expect(200), all);
+    bench.remote(Some(&operator), &send, "/v1/apply?confirm_seconds=600").expect(200);
+    bench.remote(Some(&operator), &post, "/v1/apply/confirm").expect(200);
+    bench.remote(Some(&operator), &post, "/v1/apply/confirm").expect(409);
+    assert_eq!(bench.get("/v1/dnat-entries").expect(200)["items"][0]["public_port"], 81);
+
+    // Mistakes, in a small document and in one that other paths would not take.
+    other["snat"] = json!([{"gateway": "gw1", "source": "192.0.2.0/24", "eips": [eip]}]);
+    let problem = bench.send("POST", "/v1/apply", &other, &[]).expect(422);
+    assert_eq!(
+        (&problem["parameter"], &problem["value"]),
+        (&json!("snat[0].source"), &json!("192.0.2.0/24"))
+    );
+    assert_eq!(problem["findings"][0]["key"], "snat[0].source", "{problem}");
+    assert_eq!(
+        bench.send("POST", "/v1/apply", &json!({"version": 1, "eips": []}), &[]).expect(400)["parameter"],
+        "eips"
+    );
+    bench.send("POST", "/v1/apply?confirm_seconds=0", &all, &[]).expect(422);
+    other["snat"] = json!([]);
+    other["dnat"] = (1..=101).map(entry).collect();
+    let text = json!({"version": 1, "vpc": [{"name": "large", "cidr": "10.0.0.0/16", "description": "x".repeat(80_000)}]});
+    fs::write(bench.directory.join("large"), text.to_string()).expect("a file");
+    let file = format!("@{}", bench.directory.join("large").display());
+    let large = ["--data-binary", &file, "--header", "Content-Type: application/json"];
+    assert_eq!(bench.local(&large, "/v1/apply").expect(422)["parameter"], "vpc[0].description");
+    let problem = bench.send("POST", "/v1/apply", &other, &[]).expect(422);
+    assert_eq!(problem["code"], "QuotaDnat", "{problem}");
+}
+
+#[test]
 fn concurrent_creations_all_succeed() {
     need_root!();
     let bench = Bench::new("api-concurrent");

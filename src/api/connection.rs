@@ -20,6 +20,7 @@ use tokio::time::{sleep, timeout};
 use crate::api::caller::Peer;
 use crate::api::places::Place;
 use crate::api::problem::Problem;
+use crate::api::whole;
 
 /// Time for a request's header to come, and for a connection to wait for the next request.
 pub(super) const HEADER: Duration = Duration::from_secs(10);
@@ -64,7 +65,8 @@ impl Connection {
     }
 }
 
-/// Reads a request as a whole, then answers it: whoever sends it slowly keeps nobody busy.
+/// Reads a request as a whole, then answers it: whoever sends it slowly keeps nobody busy. Only a document of all resources,
+/// which may be large, is read by whoever has seen that the client may send one.
 async fn answer(
     router: Router,
     peer: Peer,
@@ -72,6 +74,9 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let (parts, body) = request.into_parts();
+    if parts.uri.path() == whole::APPLY {
+        return route(router, peer, place, Request::from_parts(parts, Body::new(body))).await;
+    }
     let body = match timeout(BODY_TIME, to_bytes(Body::new(body), LARGEST)).await {
         Ok(Ok(body)) => body,
         // Or the client is gone, and nobody reads this.
@@ -84,7 +89,15 @@ async fn answer(
             return Ok(Problem::new(StatusCode::REQUEST_TIMEOUT, "timed-out", detail).into_response());
         }
     };
-    let mut request = Request::from_parts(parts, Body::from(body));
+    route(router, peer, place, Request::from_parts(parts, Body::from(body))).await
+}
+
+async fn route(
+    router: Router,
+    peer: Peer,
+    place: &Place,
+    mut request: Request<Body>,
+) -> Result<Response<Body>, Infallible> {
     request.extensions_mut().insert(peer);
     let _working = place.work();
     let answered = timeout(ANSWER, TowerToHyperService::new(router).call(request)).await;

@@ -94,7 +94,11 @@ impl<T: DeserializeOwned, S: Sync + Send> FromRequest<S> for Body<T> {
         }
         let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
             let status = rejection.into_response().status();
-            Problem::new(status, "bad-request", "the body could not be read")
+            let (code, detail) = match status {
+                StatusCode::PAYLOAD_TOO_LARGE => ("too-long", "the body is larger than this path takes"),
+                _ => ("bad-request", "the body could not be read"),
+            };
+            Problem::new(status, code, detail)
         })?;
         let mut deserializer = serde_json::Deserializer::from_slice(&bytes);
         let read = serde_path_to_error::deserialize(&mut deserializer)

@@ -8,6 +8,7 @@
 //! | `places` | how many connections there are, and who gives way |
 //! | [`routes`] | which path asks for what |
 //! | [`collections`] | resources: list, create, show, update, delete |
+//! | `whole` | all resources at once: export and apply |
 //! | [`caller`] | who asks: a user of this machine, or the owner of a key |
 //! | [`input`] | bodies and queries, read strictly |
 //! | [`problem`] | errors as RFC 9457 problem details |
@@ -22,5 +23,6 @@ mod places;
 pub mod problem;
 pub mod routes;
 pub mod server;
+mod whole;
 
 pub use server::{Listeners, Server, StartError};

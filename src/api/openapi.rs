@@ -16,7 +16,7 @@ use crate::control::inventory::Kind;
 use crate::control::inventory::spec::{
     DnatSpec, EipSpec, GatewaySpec, RouteSpec, Scalar, SnatSpec, TimeoutSpec, VSwitchSpec, VpcSpec,
 };
-use crate::control::protocol::{CreateKey, Key, KeyCreated, Owner};
+use crate::control::protocol::{Applied, CreateKey, Document, Key, KeyCreated, Owner, Unconfirmed};
 
 const JSON: &str = "application/json";
 
@@ -46,6 +46,19 @@ pub fn document() -> OpenApi {
             get("audit", "Who changed what, the newest first", audit_filters(), page(object())),
         )
         .path("/v1/explain", PathItem::new(HttpMethod::Post, explain()))
+        .path("/v1/export", get("export", "All resources at one moment", vec![], reference("Document")))
+        .path("/v1/apply", PathItem::new(HttpMethod::Post, apply()))
+        .path(
+            "/v1/apply/confirm",
+            PathItem::new(HttpMethod::Post, trial("confirm", "Keep what the last apply made")),
+        )
+        .path(
+            "/v1/apply/rollback",
+            PathItem::new(
+                HttpMethod::Post,
+                trial("rollBack", "Take the last apply back, which is not confirmed"),
+            ),
+        )
         .path("/v1/keys", {
             let mut item =
                 get("listKeys", "All API keys, without their secrets", vec![], page(reference("Key")));
@@ -88,6 +101,9 @@ pub fn document() -> OpenApi {
         .schema_from::<Owner>()
         .schema_from::<Deleted>()
         .schema_from::<Explain>()
+        .schema_from::<Document>()
+        .schema_from::<Applied>()
+        .schema_from::<Unconfirmed>()
         .schema_from::<Problem>()
         .security_scheme("key", bearer);
     let about = "Resources of a NAT gateway, and what it does. A change is durable and in force on all workers when it is answered. Errors \
@@ -203,6 +219,31 @@ fn explain() -> Operation {
             answer("Its way, and the entry that takes it", RefOr::T(ObjectBuilder::new().into())),
         )
         .build()
+}
+
+fn apply() -> Operation {
+    let about =
+        "Make all resources what a document says, in one transaction; what it does not name is removed";
+    operation("apply", about)
+        .parameter(query("dry_run", "Only say what would change", Type::Boolean))
+        .parameter(query(
+            "confirm_seconds",
+            "Take it back after this time unless it is confirmed",
+            Type::Integer,
+        ))
+        .parameter(query(
+            "generation",
+            "Only if this generation is still in force, that of a dry run",
+            Type::Integer,
+        ))
+        .request_body(Some(body("Document")))
+        .response("200", answer("What was changed", reference("Applied")))
+        .build()
+}
+
+/// What becomes of an apply that waits to be confirmed.
+fn trial(name: &str, summary: &str) -> Operation {
+    operation(name, summary).response("200", answer("What was changed", reference("Applied"))).build()
 }
 
 fn metrics() -> Operation {

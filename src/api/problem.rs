@@ -37,7 +37,7 @@ pub struct Problem {
     /// The resources that stand in the way.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conflicts: Vec<String>,
-    /// Every error of the configuration file.
+    /// Every error of the configuration file, or of a document that is applied.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<Object>)]
     pub findings: Vec<Finding>,
@@ -75,9 +75,16 @@ fn status_of(fault: &Fault) -> StatusCode {
         FaultCode::NotPermitted => StatusCode::FORBIDDEN,
         FaultCode::NeedsRestart => StatusCode::CONFLICT,
         FaultCode::Configuration => StatusCode::UNPROCESSABLE_ENTITY,
+        // What is wrong with a document is between its own resources.
+        FaultCode::Refused if !fault.findings.is_empty() => StatusCode::UNPROCESSABLE_ENTITY,
         FaultCode::Refused => match &fault.refusal {
             Some(refusal) if refusal.code == Code::NotFound && &*refusal.parameter == "id" => {
                 StatusCode::NOT_FOUND
+            }
+            Some(refusal)
+                if matches!(refusal.code, Code::Unconfirmed | Code::NotUnconfirmed | Code::Outdated) =>
+            {
+                StatusCode::CONFLICT
             }
             Some(refusal) if refusal.conflicts.is_empty() => StatusCode::UNPROCESSABLE_ENTITY,
             _ => StatusCode::CONFLICT,

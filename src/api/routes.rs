@@ -17,6 +17,7 @@ use crate::api::collections;
 use crate::api::input::{Body, Named, Nothing, Parameters};
 use crate::api::openapi;
 use crate::api::problem::Problem;
+use crate::api::whole;
 use crate::config::Code;
 use crate::control;
 use crate::control::access::Caller;
@@ -85,7 +86,7 @@ impl Api {
     }
 
     /// Asks what has one answer.
-    async fn ask_one<T: Serialize>(
+    pub(super) async fn ask_one<T: Serialize>(
         &self,
         caller: Caller,
         request: Request,
@@ -125,6 +126,7 @@ pub fn router(api: Api) -> Router {
         .route("/v1/audit", get(audit))
         .route("/v1/keys", get(keys).post(create_key))
         .route("/v1/keys/{id}", get(key).delete(delete_key))
+        .merge(whole::routes())
         .fallback(async || {
             Problem::new(StatusCode::NOT_FOUND, "no-such-path", "there is no such path")
                 .hint("GET /v1/openapi.json tells all of them")

@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use super::apply::{ApplyArgs, ConfirmArgs, ExportArgs, RollbackArgs};
 pub use super::keys::{AuditArgs, KeyVerb};
 pub use super::nouns::{DnatValues, EipValues, GatewayValues, SnatValues, VSwitchValues, Verb, VpcValues};
 use crate::control::address::{AddressFilter, Endpoint, Protocol};
@@ -26,7 +27,7 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 it is done; 1 it failed; 2 wrong input (arguments, configuration, filter); 3 no gateway \
-                          is reached.";
+                          is reached.\n\nWith the secret of an API key in NATGATE_KEY a command asks as the key's owner.";
 
 /// The commands.
 #[derive(Clone, Debug, Subcommand)]
@@ -72,6 +73,17 @@ pub enum Command {
     /// SNAT entries, where the configuration file has a [store].
     #[command(subcommand)]
     Snat(Verb<SnatValues>),
+    /// Write all resources into one file, where the configuration file has a [store].
+    Export(ExportArgs),
+    /// Make all resources what a file says, as one step: add, change and remove.
+    ///
+    /// The file is the whole truth: what it does not name is removed. Prints every change, and returns when all of them are stored
+    /// and in force on all workers. A file that breaks a rule changes nothing. On a terminal it shows the changes first and asks.
+    Apply(ApplyArgs),
+    /// Keep what the last apply with --confirm made.
+    Confirm(ConfirmArgs),
+    /// Take the last apply with --confirm back now.
+    Rollback(RollbackArgs),
     /// API keys: who may use the HTTP API from afar.
     #[command(subcommand)]
     Key(KeyVerb),
@@ -88,6 +100,8 @@ pub enum Command {
     Pktgen(PktgenArgs),
     /// Print a completion script for a shell.
     Completions(CompletionsArgs),
+    /// Write a man page for each command.
+    Man(ManArgs),
 }
 
 /// Arguments of `run`.
@@ -470,6 +484,14 @@ pub struct CompletionsArgs {
     /// The shell.
     #[arg(value_enum)]
     pub shell: clap_complete::Shell,
+}
+
+/// Arguments of `man`.
+#[derive(Clone, Debug, Args)]
+pub struct ManArgs {
+    /// The folder to write them to; made where there is none.
+    #[arg(value_name = "FOLDER")]
+    pub folder: PathBuf,
 }
 
 /// A share of a whole, as a number from 0 to 1.

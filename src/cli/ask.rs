@@ -8,11 +8,11 @@ use clap::CommandFactory;
 use serde::Serialize;
 
 use crate::cli::args::{
-    CheckArgs, Cli, ClientArgs, CompletionsArgs, ExplainArgs, MetricsArgs, ReloadArgs, SessionsArgs,
+    CheckArgs, Cli, ClientArgs, CompletionsArgs, ExplainArgs, ManArgs, MetricsArgs, ReloadArgs, SessionsArgs,
     StatsArgs, StatusArgs, TraceArgs, WhoArgs,
 };
 use crate::cli::output::Table;
-use crate::cli::{Command, Console, Exit, keys, nouns, pktgen, render, speed};
+use crate::cli::{Command, Console, Exit, apply, keys, nouns, pktgen, render, speed};
 use crate::config;
 use crate::control::client::{Client, ClientError};
 use crate::control::describe::PacketDescription;
@@ -27,6 +27,7 @@ pub(super) enum Failed {
     Client(ClientError),
     Print(io::Error),
     Input(String),
+    Other(String),
 }
 
 impl From<ClientError> for Failed {
@@ -58,9 +59,14 @@ pub fn execute(command: &Command, console: &mut Console<'_>) -> Exit {
         Command::Eip(verb) => nouns::execute("eip", verb, console),
         Command::Dnat(verb) => nouns::execute("dnat", verb, console),
         Command::Snat(verb) => nouns::execute("snat", verb, console),
+        Command::Export(args) => (apply::export(args, console), args.client.json),
+        Command::Apply(args) => (apply::apply(args, console), args.client.json),
+        Command::Confirm(args) => (apply::confirm(args, console), args.client.json),
+        Command::Rollback(args) => (apply::rollback(args, console), args.client.json),
         Command::Key(verb) => keys::execute(verb, console),
         Command::Audit(args) => keys::audit(args, console),
         Command::Completions(args) => (completions(args, console), false),
+        Command::Man(args) => (man(args, console), false),
         Command::Check(args) => return check(args, console),
         Command::Pktgen(args) => return pktgen::execute(args, console),
         Command::Speed(args) => return speed::execute(args, console),
@@ -73,6 +79,10 @@ pub fn execute(command: &Command, console: &mut Console<'_>) -> Exit {
         Err(Failed::Input(message)) => {
             console.error(message, None);
             Exit::Input
+        }
+        Err(Failed::Other(message)) => {
+            console.error(message, None);
+            Exit::Failure
         }
         Err(Failed::Client(error)) => refused(&error, json, console),
     }
@@ -149,7 +159,9 @@ pub(super) fn ask(
     mut each: impl FnMut(Answer) -> io::Result<()>,
 ) -> Result<End, Failed> {
     let mut broken = Ok(());
-    let end = Client::connect(&args.socket)?.ask(request, |answer| {
+    // Not an argument: others see those.
+    let key = std::env::var("NATGATE_KEY").ok().filter(|key| !key.is_empty());
+    let end = Client::connect(&args.socket)?.with_key(key).ask(request, |answer| {
         broken = each(answer);
         if broken.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
@@ -158,7 +170,7 @@ pub(super) fn ask(
 }
 
 /// Prints one document.
-fn document(
+pub(super) fn document(
     out: &mut dyn Write,
     json: bool,
     value: &impl Serialize,
@@ -342,6 +354,15 @@ fn explain(args: &ExplainArgs, console: &mut Console<'_>) -> Result<(), Failed> 
         }
         _ => Ok(()),
     })?;
+    Ok(())
+}
+
+fn man(args: &ManArgs, console: &mut Console<'_>) -> Result<(), Failed> {
+    let folder = args.folder.display();
+    let written = std::fs::create_dir_all(&args.folder)
+        .and_then(|()| clap_mangen::generate_to(Cli::command(), &args.folder));
+    written.map_err(|error| Failed::Other(format!("man pages cannot be written to {folder}: {error}")))?;
+    console.note(format_args!("man pages are in {folder}; man {folder}/natgate.1 shows the first"));
     Ok(())
 }
 

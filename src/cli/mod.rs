@@ -1,11 +1,13 @@
 //! The command line: arguments, asking a running gateway, measuring, and the answers for people or as JSON.
 
+mod apply;
 pub mod args;
 mod ask;
 mod keys;
 mod nouns;
 mod output;
 mod pktgen;
+mod place;
 pub mod processor;
 mod render;
 mod speed;

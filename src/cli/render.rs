@@ -5,13 +5,27 @@ use std::collections::BTreeMap;
 use crate::base::DropReason;
 use crate::cli::output::{Align, Table, bytes, counted, line, percent, rate, time};
 use crate::control::protocol::{
-    ChangeKind, Counts, Explanation, Occupancy, PortStats, Reloaded, Session, Stats, Status, Step, Trace,
+    Applied, Change, ChangeKind, Counts, Explanation, Occupancy, PortStats, Reloaded, Session, Stats, Status,
+    Step, Trace,
 };
 
 /// What a reload changed.
 pub fn reloaded(reloaded: &Reloaded) -> String {
+    changed(&reloaded.changes, reloaded.dry_run, reloaded.generation)
+}
+
+/// What an apply changed, and until when it waits to be confirmed.
+pub fn applied(applied: &Applied) -> String {
+    let changed = changed(&applied.changes, applied.dry_run, applied.generation);
+    let trial = applied.unconfirmed.as_ref().map_or_else(String::new, |unconfirmed| {
+        format!("it is taken back at {} unless natgate confirm comes before\n", unconfirmed.until)
+    });
+    changed + &trial
+}
+
+fn changed(changes: &[Change], dry_run: bool, generation: u32) -> String {
     let mut text = Vec::new();
-    for change in &reloaded.changes {
+    for change in changes {
         let sign = match change.change {
             ChangeKind::Added => '+',
             ChangeKind::Changed => '~',
@@ -20,8 +34,7 @@ pub fn reloaded(reloaded: &Reloaded) -> String {
         let colon = if change.detail.is_empty() { "" } else { ": " };
         text.push(format!("{sign} {} {}{colon}{}\n", change.resource, change.name, change.detail));
     }
-    let generation = reloaded.generation;
-    text.push(match (reloaded.changes.len(), reloaded.dry_run) {
+    text.push(match (changes.len(), dry_run) {
         (0, _) => format!("nothing has changed; generation {generation} stays in force\n"),
         (changes, true) => {
             let changes = counted(changes, "change");
@@ -93,6 +106,13 @@ pub fn status(status: &Status) -> String {
         rest.row([format!("session log: {}", log.place), format!("{} lines{lost}", log.written)]);
     }
     text.push(rest.to_string());
+    if let Some(unconfirmed) = &status.unconfirmed {
+        let changes = counted(unconfirmed.changes as usize, "change");
+        let (who, until) = (&unconfirmed.who, &unconfirmed.until);
+        text.push(format!(
+            "\n{changes} by {who}, taken back at {until} unless natgate confirm comes before\n"
+        ));
+    }
     if !status.resources.is_empty() {
         let resources: Vec<_> =
             status.resources.iter().map(|(kind, count)| format!("{count} {kind}")).collect();

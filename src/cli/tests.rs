@@ -6,9 +6,9 @@ use clap::{CommandFactory, Parser};
 use super::*;
 use crate::control::access::Caller;
 use crate::control::protocol::{
-    ActivityStats, Answer, Change, ChangeKind, Counts, End, Explanation, Fault, FaultCode, Finding,
+    ActivityStats, Answer, Applied, Change, ChangeKind, Counts, End, Explanation, Fault, FaultCode, Finding,
     GatewayStatus, MemoryStatus, Occupancy, PortStats, PortStatus, Reloaded, Request, Session,
-    SessionLogTotals, Stats, Status, Step, Trace, WorkerStats, WorkerStatus,
+    SessionLogTotals, Stats, Status, Step, Trace, Unconfirmed, WorkerStats, WorkerStatus,
 };
 use crate::control::service::{Interrupted, Service, Sink};
 use crate::control::socket::scratch::Directory;
@@ -169,6 +169,7 @@ fn status() -> Status {
             GatewayStatus { name: "gw2".into(), snat_sessions: 5, limit: None },
         ],
         resources: [("eip".to_owned(), 3), ("dnat".to_owned(), 12)].into(),
+        unconfirmed: None,
     }
 }
 
@@ -292,6 +293,56 @@ fn a_reload_shows_what_it_changed() {
 }
 
 #[test]
+fn a_file_is_applied_and_its_errors_have_its_lines() {
+    let applied = Applied {
+        generation: 8,
+        changes: vec![Change {
+            change: ChangeKind::Added,
+            resource: "eip".into(),
+            name: "203.0.113.16".into(),
+            detail: "not bound".into(),
+        }],
+        unconfirmed: Some(Unconfirmed {
+            who: "user 0".into(),
+            until: "2026-01-31T12:00:00Z".into(),
+            changes: 1,
+        }),
+        ..Applied::default()
+    };
+    let bench = Bench::new(vec![Answer::Applied(Box::new(applied.clone()))]);
+    let file = bench.directory.path().join("all.toml");
+    std::fs::write(&file, "version = 1\n\n[[eip]]\naddress = \"203.0.113.16\"\n").unwrap();
+    let file = file.to_str().unwrap();
+    insta::assert_snapshot!("apply", bench.text(&["apply", file, "--yes", "--confirm", "1m"]));
+    let Request::Apply(request) = bench.asked() else { panic!("{:?}", bench.asked()) };
+    assert_eq!((request.confirm_seconds, request.document.eip.len()), (Some(60), 1));
+    assert_eq!(
+        serde_json::from_str::<Applied>(&bench.text(&["apply", file, "--yes", "--json"])).unwrap(),
+        applied
+    );
+    bench.text(&["confirm"]);
+    assert_eq!(bench.asked(), Request::Confirm);
+    bench.text(&["rollback"]);
+    assert_eq!(bench.asked(), Request::RollBack);
+
+    let finding = Finding {
+        code: "EipOutsideRanges".into(),
+        file: "file".into(),
+        line: None,
+        key: "eip[0].address".into(),
+        value: Some("203.0.113.16".into()),
+        rule: "an EIP comes out of a public range".into(),
+        conflict: None,
+        hint: None,
+    };
+    let fault = Fault { findings: vec![finding], ..Fault::new(FaultCode::Refused, "the file has 1 error") };
+    let bench = Bench::new(vec![]).ends(Err(fault));
+    let (exit, _, err) = bench.run(&["apply", file, "--yes"]);
+    assert_eq!(exit, Exit::Input);
+    assert!(err.starts_with(&format!("{file}:4: eip[0].address = 203.0.113.16: an EIP comes out")), "{err}");
+}
+
+#[test]
 fn a_refused_reload_prints_every_error_and_exits_with_2() {
     let finding = Finding {
         code: "EipDuplicate".into(),
@@ -397,4 +448,25 @@ fn completions_know_the_commands() {
     let (exit, out, _) = run(&Cli::try_parse_from(["natgate", "completions", "bash"]).unwrap());
     assert_eq!(exit, Exit::Success);
     assert!(out.contains("--dry-run") && out.contains("explain"));
+}
+
+#[test]
+fn every_command_has_a_man_page() {
+    let directory = Directory::new();
+    let folder = directory.path().join("man");
+    let (exit, _, err) = run(&Cli::try_parse_from(["natgate", "man", folder.to_str().unwrap()]).unwrap());
+    assert_eq!(exit, Exit::Success, "{err}");
+    let read = |name: &str| {
+        std::fs::read_to_string(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    };
+    let mut commands = vec![("natgate".to_owned(), Cli::command())];
+    let mut count = 0;
+    while let Some((name, command)) = commands.pop() {
+        assert!(read(&format!("{name}.1")).starts_with(".ie"), "{name}");
+        count += 1;
+        let below = command.get_subcommands();
+        commands.extend(below.map(|below| (format!("{name}-{}", below.get_name()), below.clone())));
+    }
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), count);
+    assert!(read("natgate-dnat-create.1").contains("private"));
 }

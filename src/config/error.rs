@@ -125,6 +125,9 @@ codes! {
     InvalidTag "a resource has up to 20 tags; a key has 1-128 characters, a value up to 256";
     InvalidId "an identifier is a prefix such as eip- and 13 letters or digits that natgate gave";
     NoFreeAddress "a new EIP takes a free address of a public range";
+    Unconfirmed "while an apply waits to be confirmed, nothing else is changed";
+    NotUnconfirmed "only an apply that waits to be confirmed is confirmed or taken back";
+    Outdated "what is applied is what was shown";
     IdempotencyKey "an idempotency key has 1-128 visible characters and stands for one request";
     // A running gateway.
     RestartNeeded "this cannot change while natgate runs";

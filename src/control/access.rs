@@ -107,8 +107,14 @@ pub const fn role_of(request: &Request) -> Role {
         | Request::Explain(_)
         | Request::Who(_)
         | Request::Resources(_)
+        | Request::Export
         | Request::Audit(_) => Role::Viewer,
-        Request::Reload(_) | Request::Trace(_) | Request::Change(_) => Role::Operator,
+        Request::Reload(_)
+        | Request::Trace(_)
+        | Request::Change(_)
+        | Request::Apply(_)
+        | Request::Confirm
+        | Request::RollBack => Role::Operator,
         Request::Keys | Request::CreateKey(_) | Request::DeleteKey(_) => Role::Admin,
     }
 }

@@ -39,15 +39,21 @@ pub enum ClientError {
 pub struct Client {
     stream: BufReader<UnixStream>,
     path: PathBuf,
+    key: Option<String>,
 }
 
 impl Client {
     /// Connects to the gateway that listens at `path`.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
         match UnixStream::connect(path) {
-            Ok(stream) => Ok(Self { stream: BufReader::new(stream), path: path.to_owned() }),
+            Ok(stream) => Ok(Self { stream: BufReader::new(stream), path: path.to_owned(), key: None }),
             Err(error) => Err(ClientError::NotReachable { path: path.to_owned(), error }),
         }
+    }
+
+    /// Asks as the owner of an API key from now on, who may do no more than the user of the socket.
+    pub fn with_key(self, secret: Option<String>) -> Self {
+        Self { key: secret, ..self }
     }
 
     /// Asks, and gives each answer to `each` as it comes, until that breaks off or all is said. After a break the
@@ -58,7 +64,8 @@ impl Client {
         mut each: impl FnMut(Answer) -> ControlFlow<()>,
     ) -> Result<End, ClientError> {
         let broken = |path: &Path, reason: String| ClientError::Broken { path: path.to_owned(), reason };
-        let mut line = serde_json::to_vec(&Envelope { version: VERSION, request })
+        let key = self.key.clone();
+        let mut line = serde_json::to_vec(&Envelope { version: VERSION, key, request })
             .map_err(|error| broken(&self.path, error.to_string()))?;
         line.push(b'\n');
         if line.len() > MAX_REQUEST {

@@ -115,8 +115,20 @@ pub struct Transaction {
     pub keys: Vec<Write>,
     /// Answers by idempotency key.
     pub answers: Vec<Write>,
-    /// What is to happen if an apply is not confirmed; `Some(None)` if nothing any more.
-    pub pending: Option<Option<Value>>,
+    /// What is to happen if an apply is not confirmed.
+    pub pending: Pending,
+}
+
+/// What becomes of that which is to happen if an apply is not confirmed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Pending {
+    /// It stays what it was.
+    #[default]
+    Unchanged,
+    /// It is this.
+    Set(Value),
+    /// It is nothing any more.
+    Cleared,
 }
 
 /// All that is in a store, without the audit records.
@@ -257,7 +269,9 @@ impl Store {
             let read = || -> Result<Contents, Failure> {
                 let transaction = self.database.begin_read()?;
                 let pending = transaction.open_table(META)?.get("pending")?;
-                let pending = pending.and_then(|value| serde_json::from_slice(value.value()).ok());
+                let pending = pending.map(|value| serde_json::from_slice(value.value())).transpose();
+                let pending =
+                    pending.map_err(|error| redb::StorageError::Corrupted(format!("pending: {error}")))?;
                 let (resources, answers) = (rows(&transaction, RESOURCES)?, rows(&transaction, ANSWERS)?);
                 Ok(Contents { resources, answers, pending })
             };
@@ -318,15 +332,13 @@ impl Store {
                     first_audit += 1;
                 }
             }
-            if let Some(pending) = &transaction.pending {
-                let mut meta = write.open_table(META)?;
-                match pending {
-                    Some(pending) => {
-                        meta.insert("pending", pending.to_string().as_bytes())?;
-                    }
-                    None => {
-                        meta.remove("pending")?;
-                    }
+            match &transaction.pending {
+                Pending::Unchanged => {}
+                Pending::Set(pending) => {
+                    write.open_table(META)?.insert("pending", pending.to_string().as_bytes())?;
+                }
+                Pending::Cleared => {
+                    write.open_table(META)?.remove("pending")?;
                 }
             }
             write.commit()?;
@@ -469,7 +481,7 @@ mod tests {
                 record("eip-b", Some(json!(1))),
             ],
             notes: vec![record("key", Some(json!("noted")))],
-            pending: Some(Some(json!("pending"))),
+            pending: Pending::Set(json!("pending")),
         };
         store.commit(&mut transaction).unwrap();
         store
@@ -485,7 +497,7 @@ mod tests {
         store
             .commit(&mut Transaction {
                 audit: vec![record("x", None)],
-                pending: Some(None),
+                pending: Pending::Cleared,
                 ..Transaction::default()
             })
             .unwrap();

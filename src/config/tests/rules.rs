@@ -350,6 +350,9 @@ fn every_code_is_tested() {
         Code::IdempotencyKey,
         // Of a question to the index of sessions.
         Code::InvalidTime,
+        Code::Unconfirmed,
+        Code::NotUnconfirmed,
+        Code::Outdated,
     ];
     let tested: BTreeSet<Code> = cases().into_iter().map(|(code, _)| code).chain(elsewhere).collect();
     let missing: Vec<_> = Code::ALL.iter().filter(|code| !tested.contains(code)).collect();

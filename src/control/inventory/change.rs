@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::id::{Id, Kind};
-use super::judge::Case;
+use super::judge::{Beside, Case};
 use super::resource::Resource;
 use super::spec::Spec;
 use super::{Inventory, Refusal};
@@ -63,7 +63,7 @@ pub(super) fn parse(kind: Kind, value: Value) -> Result<Spec, Refusal> {
 }
 
 /// Parameters that natgate alone gives.
-const GIVEN: [&str; 7] =
+pub(super) const GIVEN: [&str; 7] =
     ["id", "status", "created_at", "dnat_table", "snat_table", "public_ip", "public_ips"];
 
 impl Spec {
@@ -92,8 +92,20 @@ impl Spec {
         value.unwrap_or_default()
     }
 
+    /// Its name, where it has one.
+    pub(super) fn name(&self) -> Option<&str> {
+        match self {
+            Self::Vpc(spec) => spec.name.as_deref(),
+            Self::VSwitch(spec) => spec.name.as_deref(),
+            Self::Gateway(spec) => spec.name.as_deref(),
+            Self::Eip(spec) => spec.name.as_deref(),
+            Self::Dnat(spec) => spec.name.as_deref(),
+            Self::Snat(spec) => spec.name.as_deref(),
+        }
+    }
+
     /// Its identifier and its time of creation, where they are given.
-    fn identity(&self) -> (Option<&str>, Option<&str>) {
+    pub(super) fn identity(&self) -> (Option<&str>, Option<&str>) {
         macro_rules! identity {
             ($spec:expr) => {
                 ($spec.id.as_deref(), $spec.created_at.as_deref())
@@ -127,7 +139,7 @@ impl Inventory {
             );
         }
         let spec = parse(id.kind(), body)?;
-        let case = Case { id, created: now, before: None, is_stored: false };
+        let case = Case { id, created: now, before: None, beside: Beside::Others };
         let resource = self.judge(&spec, case)?;
         if let Resource::Eip(eip) = &resource {
             self.next_address = u32::from(eip.address).wrapping_add(1);
@@ -150,7 +162,8 @@ impl Inventory {
         let created = created
             .and_then(time::parse)
             .ok_or_else(|| invalid("created_at", created).rule("it is no time"))?;
-        let resource = self.judge(&spec, Case { id, created, before: None, is_stored: true })?;
+        let case = Case { id, created, before: None, beside: Beside::Earlier };
+        let resource = self.judge(&spec, case)?;
         self.set(id, Some(&Arc::new(resource)));
         Ok(id)
     }
@@ -197,7 +210,8 @@ impl Inventory {
             }
             spec => spec,
         };
-        let case = Case { id, created: before.meta().created, before: Some(&before), is_stored: false };
+        let created = before.meta().created;
+        let case = Case { id, created, before: Some(&before), beside: Beside::Others };
         let after = self.judge(&spec, case)?;
         Ok(self.make(id, Some(Arc::new(after))))
     }
@@ -289,11 +303,12 @@ impl Inventory {
         Ok(())
     }
 
-    /// Takes changes back, the last first.
+    /// Takes changes back, all at once.
     pub fn undo(&mut self, changes: &[Change]) {
-        for change in changes.iter().rev() {
-            self.set(change.id, change.before.as_ref());
-        }
+        // A resource that changed several times becomes what it was before the first.
+        let first = changes.iter().rev().map(|change| (change.id, &change.before));
+        let first: BTreeMap<Id, _> = first.collect();
+        self.set_all(first.iter().map(|(id, before)| (*id, before.as_ref())));
     }
 }
 

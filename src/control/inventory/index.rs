@@ -85,6 +85,21 @@ impl Inventory {
         before
     }
 
+    /// The same for several that change together, of which each may take what another leaves.
+    pub(super) fn set_all<'r>(
+        &mut self,
+        changes: impl Iterator<Item = (Id, Option<&'r Arc<Resource>>)> + Clone,
+    ) {
+        for (id, _) in changes.clone() {
+            self.set(id, None);
+        }
+        for (id, after) in changes {
+            if after.is_some() {
+                self.set(id, after);
+            }
+        }
+    }
+
     fn enter(&mut self, resource: &Resource) {
         let id = resource.id();
         if let Some(name) = &resource.meta().name {

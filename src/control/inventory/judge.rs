@@ -24,9 +24,20 @@ pub(super) struct Case<'a> {
     pub(super) created: u64,
     /// What it is now, if it is there already.
     pub(super) before: Option<&'a Resource>,
-    /// Whether it was judged before, and comes out of the store: quotas may have shrunk since, and what it refers to may
-    /// come after it.
-    pub(super) is_stored: bool,
+    /// What of the inventory the judgement may rely on.
+    pub(super) beside: Beside,
+}
+
+/// What stands beside a resource while it is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Beside {
+    /// All others, and they stay as they are: a request.
+    Others,
+    /// Only what it may refer to, others come after it. Rules that ask for those, and quotas, are left out: it comes out of the
+    /// store, or is judged once more with all others.
+    Earlier,
+    /// It is there already, and so are all others: all of them change together.
+    All,
 }
 
 type Judged<T> = Result<T, Refusal>;
@@ -165,10 +176,13 @@ impl Inventory {
         quota: u32,
         key: &str,
     ) -> Judged<()> {
-        if case.is_stored || self.references.contains(&(target, case.id)) {
+        // What stood there before stays there, even where the quota has shrunk.
+        let stood = case.before.is_some_and(|before| before.references().contains(&target));
+        if stood || case.beside == Beside::Earlier {
             return Ok(());
         }
-        if self.count(target, case.id.kind()) < quota {
+        let itself = u32::from(self.references.contains(&(target, case.id)));
+        if self.count(target, case.id.kind()) - itself < quota {
             return Ok(());
         }
         let hint = format!(
@@ -204,7 +218,7 @@ impl Inventory {
             if routes.iter().any(|route| route.to == to) {
                 return refuse(Code::RouteConflict, &to_key, &spec.to);
             }
-            if !case.is_stored {
+            if case.beside != Beside::Earlier {
                 let mut attached = self.vswitches_of(case.id).filter(|vswitch| vswitch.link.is_some());
                 if let Some(vswitch) = attached.find(|vswitch| vswitch.cidr.contains(via.into())) {
                     if vswitch.link.is_some_and(|link| link.address == via) {
@@ -250,7 +264,7 @@ impl Inventory {
             return Err(Refusal::new(Code::VSwitchOverlap, "cidr").value(cidr).conflict(other.meta.id));
         }
         let link = self.judge_link(spec, cidr, case)?;
-        if !case.is_stored {
+        if case.beside != Beside::Earlier {
             routes_stay(vpc, cidr, link.as_ref(), before)?;
             let edges = [cidr.address(), cidr.last()].into_iter().filter(|address| is_edge(cidr, *address));
             let mut taken = edges.map(Ipv4Addr::from).chain(link.map(|link| link.address));
@@ -397,7 +411,8 @@ impl Inventory {
         }
         let gateway = spec.gateway.as_deref();
         let gateway = gateway.map(|text| self.resolve(Kind::Gateway, "gateway", text)).transpose()?;
-        if let Some(before) = before.filter(|before| before.gateway != gateway) {
+        let moved = before.filter(|before| before.gateway != gateway && case.beside == Beside::Others);
+        if let Some(before) = moved {
             let users: Vec<Id> = [Kind::Dnat, Kind::Snat]
                 .into_iter()
                 .flat_map(|kind| self.referring(before.meta.id, kind))
@@ -445,7 +460,7 @@ impl Inventory {
         let gateway_id = gateway.meta.id;
         let eip = self.entry_eip("eip", required("eip", spec.eip.as_deref())?, gateway_id)?;
         let host = read("private_ip", required("private_ip", spec.private_ip.as_deref())?, values::address)?;
-        if !case.is_stored {
+        if case.beside != Beside::Earlier {
             self.private_host(gateway.vpc, host)?;
         }
         let forward = forward(spec)?;

@@ -13,12 +13,16 @@
 //! | `judge` | from a specification to a resource: the rules |
 //! | `write` | from a resource to its specification |
 //! | `change` | creating, updating, deleting, undoing |
+//! | [`document`] | all resources as one file |
+//! | [`plan`] | what a file changes |
 //! | `index` | the indexes |
 
 mod change;
+pub mod document;
 pub mod id;
 mod index;
 mod judge;
+pub mod plan;
 pub mod refusal;
 pub mod resource;
 pub mod spec;
@@ -34,6 +38,7 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 
 pub use change::Change;
+pub use document::Document;
 pub use id::{Id, Kind};
 pub use refusal::Refusal;
 pub use resource::Resource;

@@ -1,5 +1,7 @@
 //! The rules, one by one, and that the indexes follow whatever happens.
 
+mod plan;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -75,6 +77,36 @@ impl Bench {
 
     fn show(&self, id: Id) -> Value {
         self.inventory.specify(self.inventory.get(id).unwrap()).to_value()
+    }
+
+    /// Goes steps, each of which may be refused, and returns what they changed.
+    fn walk(&mut self, steps: Vec<Step>) -> Vec<Change> {
+        let mut all = Vec::new();
+        for step in steps {
+            let before = self.state();
+            let ids: Vec<Id> = self.inventory.iter().map(|r| r.id()).collect();
+            let pick = |which: u8| ids.get(usize::from(which) % ids.len().max(1)).copied();
+            let changed = match step {
+                Step::Create(kind, spec) => {
+                    let id = Id::new(kind, self.next);
+                    self.next += 1;
+                    self.inventory.create(spec, id, 5).map(|change| vec![change])
+                }
+                Step::Update(which, patch) => {
+                    let Some(id) = pick(which) else { continue };
+                    self.inventory.update(id, &patch).map(|change| vec![change])
+                }
+                Step::Delete(which, force) => {
+                    let Some(id) = pick(which) else { continue };
+                    self.inventory.delete(id, force)
+                }
+            };
+            match changed {
+                Ok(changes) => all.extend(changes),
+                Err(_) => assert_eq!(self.state(), before),
+            }
+        }
+        all
     }
 }
 
@@ -522,31 +554,7 @@ proptest! {
         bench.create(Kind::Gateway, json!({"name": "aa", "vpc": "aa", "vswitch": "aa"}));
         bench.create(Kind::Eip, json!({"address": "203.0.113.18", "gateway": "aa"}));
         let start = bench.inventory.restored();
-        let mut all = Vec::new();
-        for step in steps {
-            let before = bench.state();
-            let ids: Vec<Id> = bench.inventory.iter().map(|r| r.id()).collect();
-            let pick = |which: u8| ids.get(usize::from(which) % ids.len().max(1)).copied();
-            let changed = match step {
-                Step::Create(kind, spec) => {
-                    let id = Id::new(kind, bench.next);
-                    bench.next += 1;
-                    bench.inventory.create(spec, id, 5).map(|change| vec![change])
-                }
-                Step::Update(which, patch) => {
-                    let Some(id) = pick(which) else { continue };
-                    bench.inventory.update(id, &patch).map(|change| vec![change])
-                }
-                Step::Delete(which, force) => {
-                    let Some(id) = pick(which) else { continue };
-                    bench.inventory.delete(id, force)
-                }
-            };
-            match changed {
-                Ok(changes) => all.extend(changes),
-                Err(_) => prop_assert_eq!(bench.state(), before),
-            }
-        }
+        let all = bench.walk(steps);
         bench.inventory.assert_same(&bench.inventory.restored());
         bench.inventory.undo(&all);
         bench.inventory.assert_same(&start);

@@ -9,7 +9,8 @@ use crate::control::keys::Keys;
 use crate::control::manager::reload::PATIENCE;
 use crate::control::manager::{Manager, View};
 use crate::control::protocol::{
-    AuditRequest, ChangeRequest, Changed, End, Fault, FaultCode, ResourcesRequest,
+    Applied, ApplyRequest, AuditRequest, ChangeRequest, Changed, End, Fault, FaultCode, ResourcesRequest,
+    Spec, Unconfirmed,
 };
 use crate::control::writer::{Desk, Outlet, refused};
 use crate::policy::Snapshot;
@@ -112,6 +113,56 @@ impl Manager {
                 return Ok(End { truncated: more, ..end });
             }
         }
+    }
+
+    /// Shows all resources as they are at one moment, those first that others refer to, until `each` has enough.
+    ///
+    /// # Errors
+    /// There is no store.
+    pub fn export(&self, each: &mut dyn FnMut(Spec) -> ControlFlow<()>) -> Result<End, Fault> {
+        let desk = self.desk()?;
+        let all: Vec<_> = desk.read(|inventory| inventory.iter().cloned().collect());
+        let mut end = End::default();
+        for page in all.chunks(PAGE) {
+            let specs: Vec<_> =
+                desk.read(|inventory| page.iter().map(|resource| inventory.specify(resource)).collect());
+            for spec in specs {
+                end.count += 1;
+                if each(spec).is_break() {
+                    return Ok(End { truncated: true, ..end });
+                }
+            }
+        }
+        Ok(end)
+    }
+
+    /// Makes all resources what a file says; returns when that is durable and in force on all workers.
+    ///
+    /// # Errors
+    /// All rules that the file breaks, or what state it is in.
+    pub fn apply_all(&self, who: &str, request: ApplyRequest) -> Result<Applied, Fault> {
+        self.desk()?.apply(who, request)
+    }
+
+    /// Keeps what the last apply made.
+    ///
+    /// # Errors
+    /// None waits to be confirmed.
+    pub fn confirm(&self, who: &str) -> Result<Applied, Fault> {
+        self.desk()?.confirm(who)
+    }
+
+    /// Goes back behind the last apply.
+    ///
+    /// # Errors
+    /// None waits to be confirmed.
+    pub fn roll_back(&self, who: &str) -> Result<Applied, Fault> {
+        self.desk()?.roll_back(who)
+    }
+
+    /// The apply that waits to be confirmed.
+    pub(super) fn unconfirmed(&self) -> Option<Unconfirmed> {
+        self.desk.get()?.unconfirmed()
     }
 
     /// Shows audit records, the newest first.

@@ -252,6 +252,15 @@ impl Service for Manager {
                 return gone.map_or(Ok(end), |gone: Gone| Err(gone.into()));
             }
             Request::Change(request) => Answer::Changed(Box::new(self.change(&caller.name, *request)?)),
+            Request::Export => {
+                let mut gone = None;
+                let end =
+                    self.export(&mut |spec| keep(sink.send(&Answer::Exported(Box::new(spec))), &mut gone))?;
+                return gone.map_or(Ok(end), |gone: Gone| Err(gone.into()));
+            }
+            Request::Apply(request) => Answer::Applied(Box::new(self.apply_all(&caller.name, *request)?)),
+            Request::Confirm => Answer::Applied(Box::new(self.confirm(&caller.name)?)),
+            Request::RollBack => Answer::Applied(Box::new(self.roll_back(&caller.name)?)),
             Request::Audit(request) => {
                 let records = self.audit(&request)?;
                 let count = records.len() as u64;

@@ -59,6 +59,7 @@ impl Manager {
             external_ports: self.external_ports(&view),
             session_log: self.log.get().map(|ledger| ledger.totals()).unwrap_or_default(),
             resources: resources(&view),
+            unconfirmed: self.unconfirmed(),
             workers,
         }
     }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::control::access::Role;
-use crate::control::inventory::Refusal;
-use crate::control::protocol::Changed;
+use crate::control::inventory::{Refusal, Spec};
+use crate::control::protocol::{Applied, Changed, Unconfirmed};
 
 /// An answer line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +30,11 @@ pub enum Answer {
     Resource(serde_json::Value),
     /// To [`Request::Change`](super::Request::Change).
     Changed(Box<Changed>),
+    /// One of many to [`Request::Export`](super::Request::Export), those first that others refer to.
+    Exported(Box<Spec>),
+    /// To [`Request::Apply`](super::Request::Apply), [`Request::Confirm`](super::Request::Confirm) and
+    /// [`Request::RollBack`](super::Request::RollBack).
+    Applied(Box<Applied>),
     /// One of many to [`Request::Audit`](super::Request::Audit).
     Audit(serde_json::Value),
     /// One of many to [`Request::Keys`](super::Request::Keys), and to [`Request::DeleteKey`](super::Request::DeleteKey).
@@ -125,7 +130,7 @@ pub struct Fault {
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
-    /// Every error of the configuration file.
+    /// Every error of the configuration file, or of a file that is applied.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<Finding>,
     /// The rule that a change of a resource breaks.
@@ -146,7 +151,7 @@ impl Fault {
     }
 }
 
-/// One error of the configuration file.
+/// One error of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// The stable name of the rule.
@@ -267,6 +272,9 @@ pub struct Status {
     pub session_log: Vec<SessionLogTotals>,
     /// Resources by kind.
     pub resources: BTreeMap<String, u64>,
+    /// The apply that waits to be confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unconfirmed: Option<Unconfirmed>,
 }
 
 /// A port.

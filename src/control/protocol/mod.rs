@@ -19,14 +19,18 @@ use crate::control::address::{AddressFilter, Protocol};
 use crate::control::describe::PacketDescription;
 
 mod answer;
+mod apply;
 
+pub use crate::control::inventory::{Document, Spec};
 pub use answer::*;
+pub use apply::*;
 
 /// The protocol's version. A gateway answers requests of its own version only.
 pub const VERSION: u32 = 1;
 
-/// The longest request line in bytes, with its line feed.
-pub const MAX_REQUEST: usize = 64 * 1024;
+/// The longest request line in bytes, with its line feed: room for a file with some hundred thousand entries. Only the users who
+/// may stop the gateway can send one.
+pub const MAX_REQUEST: usize = 64 * 1024 * 1024;
 
 /// A request line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,6 +38,9 @@ pub const MAX_REQUEST: usize = 64 * 1024;
 pub struct Envelope {
     /// [`VERSION`].
     pub version: u32,
+    /// The secret of the API key as whose owner it is asked; otherwise as the user of the socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// What is asked.
     pub request: Request,
 }
@@ -60,6 +67,14 @@ pub enum Request {
     Resources(ResourcesRequest),
     /// Create, update or delete a resource.
     Change(Box<ChangeRequest>),
+    /// All resources, as they are at one moment.
+    Export,
+    /// Make all resources what a file says.
+    Apply(Box<ApplyRequest>),
+    /// Keep what the last apply made.
+    Confirm,
+    /// Go back behind the last apply, which is not confirmed.
+    RollBack,
     /// Who changed what.
     Audit(AuditRequest),
     /// All API keys.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::base::time::Clock;
 use crate::control::access::Caller;
-use crate::control::protocol::{Answer, Envelope, Fault, FaultCode, Request, VERSION};
+use crate::control::protocol::{Answer, Envelope, Fault, FaultCode, VERSION};
 use crate::control::service::{Gone, Interrupted, Service, Sink};
 use crate::control::socket::Limits;
 
@@ -38,9 +38,16 @@ pub(super) fn serve(stream: &UnixStream, caller: &Caller, service: &dyn Service,
                 return;
             }
         };
-        let last = match read_request(&line).map_err(Interrupted::Fault) {
-            Ok(request) => service.answer(caller, request, &mut sink).map(Answer::End),
-            Err(interrupted) => Err(interrupted),
+        let asked = read_request(&line).and_then(|Envelope { key, request, .. }| {
+            let owner = key.map(|key| owner_of(&key, service)).transpose()?;
+            Ok((owner, request))
+        });
+        let last = match asked {
+            Ok((owner, request)) => {
+                let caller = owner.as_ref().unwrap_or(caller);
+                service.answer(caller, request, &mut sink).map(Answer::End)
+            }
+            Err(fault) => Err(Interrupted::Fault(fault)),
         };
         let last = match last {
             Ok(end) => end,
@@ -63,7 +70,15 @@ pub(super) fn refuse(stream: &UnixStream, fault: &Fault) {
     }
 }
 
-fn read_request(line: &[u8]) -> Result<Request, Fault> {
+/// Whom a client asks as, besides itself.
+fn owner_of(key: &str, service: &dyn Service) -> Result<Caller, Fault> {
+    service.owner_of(key).ok_or_else(|| {
+        Fault::new(FaultCode::NotPermitted, "no API key has this secret")
+            .hint("natgate key create makes one; without NATGATE_KEY you ask as yourself")
+    })
+}
+
+fn read_request(line: &[u8]) -> Result<Envelope, Fault> {
     #[derive(Deserialize)]
     struct Version {
         version: u32,
@@ -80,8 +95,7 @@ fn read_request(line: &[u8]) -> Result<Request, Fault> {
             Fault::new(FaultCode::Version, message).hint("use the client of the gateway's own version")
         );
     }
-    let Envelope { request, .. } = serde_json::from_slice(line).map_err(bad)?;
-    Ok(request)
+    serde_json::from_slice(line).map_err(bad)
 }
 
 struct Lines<'a> {

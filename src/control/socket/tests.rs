@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::scratch::Directory;
 use super::*;
-use crate::control::access::Caller;
+use crate::control::access::{Caller, Role};
 use crate::control::client::{Client, ClientError};
 use crate::control::protocol::{Answer, End, ReloadRequest, Request, Session, SessionsRequest, Status};
 use crate::control::service::{Interrupted, Sink};
@@ -20,11 +20,12 @@ struct Fake {
 }
 
 impl Service for Fake {
-    fn owner_of(&self, _: &str) -> Option<Caller> {
-        None
+    fn owner_of(&self, secret: &str) -> Option<Caller> {
+        (secret == "known").then(|| Caller { name: "key key-1".into(), role: Role::Viewer })
     }
 
-    fn answer(&self, _: &Caller, request: Request, sink: &mut dyn Sink) -> Result<End, Interrupted> {
+    fn answer(&self, caller: &Caller, request: Request, sink: &mut dyn Sink) -> Result<End, Interrupted> {
+        caller.may(&request)?;
         match request {
             Request::Status => {
                 sink.send(&Answer::Status(Box::new(Status { version: "test".into(), ..Status::default() })))?;
@@ -74,6 +75,24 @@ fn status(path: &Path) -> Result<String, ClientError> {
         ControlFlow::Continue(())
     })?;
     Ok(version)
+}
+
+#[test]
+fn with_a_key_it_is_the_owner_who_asks() {
+    let directory = Directory::new();
+    let (_server, _fake) = start(&directory.socket(), Limits::default());
+    let ask = |key: Option<&str>, request| {
+        let client = Client::connect(&directory.socket()).unwrap().with_key(key.map(str::to_owned));
+        let asked = { client }.ask(request, |_| ControlFlow::Continue(()));
+        asked.map_err(|error| error.to_string())
+    };
+    assert!(ask(Some("known"), Request::Status).is_ok());
+    let refused = ask(Some("known"), Request::Confirm).unwrap_err();
+    assert!(refused.contains("takes the role operator"), "{refused}");
+    let refused = ask(Some("unknown"), Request::Status).unwrap_err();
+    assert!(refused.contains("no API key has this secret"), "{refused}");
+    // The socket's own user is an admin, whom the fake does not know what to answer.
+    assert!(ask(None, Request::Confirm).unwrap_err().contains("not faked"));
 }
 
 /// Sends raw bytes and reads all answers until the gateway closes.

@@ -505,22 +505,30 @@ pub(super) fn frame(inventory: &Inventory) -> Result<Model, String> {
 fn info(resource: &Resource) -> Result<EntryInfo, String> {
     let label = resource.meta().name.as_ref().map_or_else(|| resource.id().to_string(), Name::to_string);
     Ok(match resource {
-        Resource::Snat(entry) => {
-            let eips: Vec<_> = entry.eips.iter().map(|(_, address)| address.to_string()).collect();
-            let summary = format!("{} -> {}", entry.prefix, eips.join(", "));
-            EntryInfo { kind: EntryKind::Snat, name: label, gateway: name(entry.gateway)?, summary }
-        }
+        Resource::Snat(entry) => EntryInfo {
+            kind: EntryKind::Snat,
+            name: label,
+            gateway: name(entry.gateway)?,
+            summary: snat_summary(entry),
+        },
         Resource::Dnat(entry) => EntryInfo {
             kind: EntryKind::Dnat,
             name: label,
             gateway: name(entry.gateway)?,
-            summary: summary(entry),
+            summary: dnat_summary(entry),
         },
         other => return Err(format!("{} is no entry", other.id())),
     })
 }
 
-fn summary(entry: &Dnat) -> String {
+/// What an SNAT entry does, in a line.
+pub(super) fn snat_summary(entry: &Snat) -> String {
+    let eips: Vec<_> = entry.eips.iter().map(|(_, address)| address.to_string()).collect();
+    format!("{} -> {}", entry.prefix, eips.join(", "))
+}
+
+/// What a DNAT entry does, in a line.
+pub(super) fn dnat_summary(entry: &Dnat) -> String {
     let Forward::Ports { protocol, public, private_first } = entry.forward else {
         return format!("{} -> {}", entry.address, entry.private_ip);
     };

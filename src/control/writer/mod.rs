@@ -4,12 +4,22 @@
 //! that hold are compiled into one snapshot, written in one transaction, published once, and answered when every worker has
 //! acknowledged the snapshot. Whatever fails before the transaction is on the disk is taken back: inventory, store and
 //! snapshot never differ. Readers see a change only when it is on the disk.
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`Desk`] | where changes are asked for |
+//! | `compile` | from changes to the next snapshot |
+//! | `apply` | all resources become what a file says, on trial where that is asked for |
+//! | `difference` | changes in words |
 
+mod apply;
 mod compile;
+mod desk;
+mod difference;
 #[cfg(test)]
 mod tests;
 
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -21,16 +31,17 @@ use serde_json::Value;
 use crate::base::rng::Rng;
 use crate::config::{Code, Directory, Model, PortFacts};
 use crate::control::inventory::{Change, Id, Inventory, Kind, Refusal};
-use crate::control::protocol::{ChangeAction, ChangeRequest, Changed, Fault, FaultCode};
-use crate::control::store::{AuditRecord, Store, StoreError, Transaction, Write};
+use crate::control::protocol::{ChangeAction, ChangeRequest, Changed, Fault, FaultCode, Unconfirmed};
+use crate::control::store::{AuditRecord, Pending, Store, StoreError, Transaction, Write};
 use crate::control::time::now;
 use crate::policy::Snapshot;
+use apply::Trial;
 use compile::{Compiled, Incremental};
+pub use desk::Desk;
+use desk::{Order, Queued, Waiting};
 
 /// Changes that one transaction takes at most.
 const BATCH: usize = 1024;
-/// Time that a request waits for its answer.
-const PATIENCE: Duration = Duration::from_secs(20);
 /// How long an idempotency key stands for its request, in seconds.
 const KEY_LIFE: u64 = 24 * 3600;
 /// Idempotency keys that are remembered at most.
@@ -88,6 +99,7 @@ pub struct Ledger {
     inventory: Inventory,
     incremental: Incremental,
     remembered: HashMap<String, Remembered>,
+    trial: Option<Trial>,
     rng: Rng,
 }
 
@@ -157,72 +169,9 @@ impl Ledger {
         });
         let remembered = remembered.collect();
         let rng = Rng::from_system().map_err(|error| failed(format!("/dev/urandom: {error}")))?;
-        Ok((Self { store, inventory, incremental, remembered, rng }, start))
-    }
-}
-
-/// A change that waits for the writer.
-struct Queued {
-    who: String,
-    request: ChangeRequest,
-    answer: SyncSender<Result<Changed, Fault>>,
-}
-
-/// What is asked of the writer, and what is read beside it.
-#[derive(Clone, Debug)]
-pub struct Desk {
-    queue: Sender<Queued>,
-    inventory: Arc<RwLock<Inventory>>,
-    store: Arc<Mutex<Store>>,
-}
-
-impl Desk {
-    /// Queues a change and waits until it is durable and in force on all workers. `who` is written into the audit record.
-    ///
-    /// # Errors
-    /// The rule that it breaks, and nothing was changed; or what state it is in.
-    pub fn change(&self, who: &str, request: ChangeRequest) -> Result<Changed, Fault> {
-        let (answer, answered) = sync_channel(1);
-        let stopping = || Fault::new(FaultCode::Unavailable, "the gateway is stopping");
-        self.queue.send(Queued { who: who.to_owned(), request, answer }).map_err(|_| stopping())?;
-        match answered.recv_timeout(PATIENCE) {
-            Ok(answer) => answer,
-            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => Err(stopping()),
-            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => Err(Fault::new(
-                FaultCode::NotInForce,
-                format!("the change was not made within {} s; it may still be", PATIENCE.as_secs()),
-            )
-            .hint("look whether it is there; a repetition with the same idempotency key makes it once")),
-        }
-    }
-
-    /// Reads resources. Whoever reads keeps the writer waiting: take a page and go.
-    pub fn read<T>(&self, read: impl FnOnce(&Inventory) -> T) -> T {
-        read(&self.inventory.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// API keys as they are stored, by identifier.
-    ///
-    /// # Errors
-    /// They cannot be read.
-    pub fn keys(&self) -> Result<Vec<(String, Value)>, StoreError> {
-        self.store.lock().unwrap_or_else(PoisonError::into_inner).keys()
-    }
-
-    /// Writes what concerns no resource.
-    ///
-    /// # Errors
-    /// Nothing was written.
-    pub fn commit(&self, transaction: &mut Transaction) -> Result<(), StoreError> {
-        self.store.lock().unwrap_or_else(PoisonError::into_inner).commit(transaction)
-    }
-
-    /// Audit records before a number, the newest first.
-    ///
-    /// # Errors
-    /// They cannot be read.
-    pub fn audit(&self, before: Option<u64>, most: usize) -> Result<Vec<AuditRecord>, StoreError> {
-        self.store.lock().unwrap_or_else(PoisonError::into_inner).audit(before, most)
+        let trial = contents.pending.map(|pending| Trial::stored(pending, &inventory));
+        let trial = trial.transpose().map_err(|error| failed(format!("its unconfirmed apply: {error}")))?;
+        Ok((Self { store, inventory, incremental, remembered, trial, rng }, start))
     }
 }
 
@@ -240,13 +189,19 @@ impl Writer {
     /// # Errors
     /// The kernel gives no thread.
     pub fn start(ledger: Ledger, outlet: Arc<dyn Outlet>) -> std::io::Result<Self> {
-        let Ledger { store, inventory, incremental, remembered, rng } = ledger;
+        let Ledger { store, inventory, incremental, remembered, trial, rng } = ledger;
         let (queue, queued) = channel();
         let inventory = Arc::new(RwLock::new(inventory));
         let store = Arc::new(Mutex::new(store));
-        let desk = Desk { queue, inventory: Arc::clone(&inventory), store: Arc::clone(&store) };
+        let unconfirmed = Arc::new(RwLock::new(trial.as_ref().map(Trial::unconfirmed)));
+        let desk = Desk {
+            queue,
+            inventory: Arc::clone(&inventory),
+            store: Arc::clone(&store),
+            unconfirmed: Arc::clone(&unconfirmed),
+        };
         let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let mut work = Work { inventory, store, incremental, remembered, rng, outlet };
+        let mut work = Work { inventory, store, incremental, remembered, trial, unconfirmed, rng, outlet };
         let stopped = Arc::clone(&stop);
         let thread =
             std::thread::Builder::new().name("writer".into()).spawn(move || work.run(&queued, &stopped))?;
@@ -281,6 +236,9 @@ struct Work {
     store: Arc<Mutex<Store>>,
     incremental: Incremental,
     remembered: HashMap<String, Remembered>,
+    /// The apply that waits to be confirmed, and what others see of it.
+    trial: Option<Trial>,
+    unconfirmed: Arc<RwLock<Option<Unconfirmed>>>,
     rng: Rng,
     outlet: Arc<dyn Outlet>,
 }
@@ -293,28 +251,52 @@ struct Batch {
     /// Idempotency keys that are new.
     keys: Vec<String>,
     /// Who is to be answered, and what if all goes well.
-    answers: Vec<(SyncSender<Result<Changed, Fault>>, Changed)>,
+    answers: Vec<(Waiting<Changed>, Changed)>,
+    /// What becomes of the apply that waits to be confirmed.
+    pending: Pending,
 }
 
 impl Work {
     fn run(&mut self, queued: &Receiver<Queued>, stop: &std::sync::atomic::AtomicBool) {
+        // What was taken off the queue behind changes, and is none.
+        let mut held = None;
         while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-            let first = match queued.recv_timeout(Duration::from_millis(50)) {
-                Ok(first) => first,
-                Err(std::sync::mpsc::RecvTimeoutError::Timeout) => continue,
-                Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return,
+            self.look_at_trial();
+            let next = match held.take() {
+                Some(held) => Ok(held),
+                None => queued.recv_timeout(Duration::from_millis(50)),
             };
-            self.batch(std::iter::once(first).chain(queued.try_iter()).take(BATCH));
+            let Queued { who, order } = match next {
+                Ok(next) => next,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            match order {
+                Order::Change(request, answer) => {
+                    let more = std::iter::from_fn(|| match queued.try_recv().ok()? {
+                        Queued { who, order: Order::Change(request, answer) } => Some((who, request, answer)),
+                        other => {
+                            held = Some(other);
+                            None
+                        }
+                    });
+                    self.batch(std::iter::once((who, request, answer)).chain(more).take(BATCH));
+                }
+                // Whoever has gone meanwhile has no use for an answer.
+                Order::Apply(request, answer) => drop(answer.send(self.apply(&who, &request))),
+                Order::Confirm(answer) => drop(answer.send(self.confirm(&who))),
+                Order::RollBack(answer) => drop(answer.send(self.roll_back(&who))),
+            }
         }
     }
 
     /// Makes changes together, and answers all of them.
-    fn batch(&mut self, queued: impl Iterator<Item = Queued>) {
+    fn batch(&mut self, queued: impl Iterator<Item = (String, ChangeRequest, Waiting<Changed>)>) {
         let shared = Arc::clone(&self.inventory);
         let mut inventory = shared.write().unwrap_or_else(PoisonError::into_inner);
         let now = now();
         let mut batch = Batch::default();
-        for Queued { who, request, answer } in queued {
+        for (who, request, answer) in queued {
             match self.judge(&mut inventory, &who, request, now, &mut batch) {
                 Ok(changed) => batch.answers.push((answer, changed)),
                 Err(fault) => {
@@ -325,22 +307,23 @@ impl Work {
         let made = if batch.changes.is_empty() { Ok(None) } else { self.make(&mut inventory, &mut batch) };
         // Readers see what is on the disk; that it comes into force is waited for without them.
         drop(inventory);
-        let generation = |compiled: &Compiled| compiled.snapshot.generation().0;
-        let outcome = match made {
-            Err(fault) => Err(fault),
-            Ok(None) => Ok(self.outlet.current().generation().0),
-            Ok(Some(compiled)) => {
-                let generation = generation(&compiled);
-                let Compiled { snapshot, model, directory, .. } = compiled;
-                self.outlet.publish(snapshot, model, directory).map(|()| generation)
-            }
-        };
+        let outcome = self.publish(made);
         for (answer, mut changed) in batch.answers {
             let _ = answer.send(outcome.clone().map(|generation| {
                 changed.generation = generation;
                 changed
             }));
         }
+    }
+
+    /// Brings what was made into force; returns its generation.
+    fn publish(&self, made: Result<Option<Compiled>, Fault>) -> Result<u32, Fault> {
+        let Some(Compiled { snapshot, model, directory, .. }) = made? else {
+            return Ok(self.outlet.current().generation().0);
+        };
+        let generation = snapshot.generation().0;
+        self.outlet.publish(snapshot, model, directory)?;
+        Ok(generation)
     }
 
     /// Judges one request and makes its changes in the inventory.
@@ -367,22 +350,12 @@ impl Work {
                 }
             }
         }
-        let changes = self.change(inventory, &request, now).map_err(refused)?;
-        let action = request.action.name().to_owned();
-        for change in &changes {
-            let written = |side: &Option<_>| {
-                side.as_ref().map(|resource: &Arc<_>| inventory.specify(resource).to_value())
-            };
-            batch.audit.push(AuditRecord {
-                number: 0,
-                time: now,
-                who: who.to_owned(),
-                action: action.clone(),
-                id: change.id.to_string(),
-                before: written(&change.before),
-                after: written(&change.after),
-            });
+        if let Some(trial) = &self.trial {
+            return Err(trial.refuses());
         }
+        let changes = self.change(inventory, &request, now).map_err(refused)?;
+        let action = request.action.name();
+        batch.audit.extend(changes.iter().map(|change| record(inventory, who, action, now, change)));
         let resource = match request.action {
             ChangeAction::Create | ChangeAction::Update => {
                 batch.audit.last().and_then(|record| record.after.clone())
@@ -460,8 +433,12 @@ impl Work {
             let value = self.remembered.get(key).and_then(|known| serde_json::to_value(known).ok());
             answers.push(Write { key: key.clone(), value });
         }
-        let mut transaction =
-            Transaction { answers, audit: std::mem::take(&mut batch.audit), ..Transaction::default() };
+        let mut transaction = Transaction {
+            answers,
+            audit: std::mem::take(&mut batch.audit),
+            pending: std::mem::take(&mut batch.pending),
+            ..Transaction::default()
+        };
         let committed = self.store.lock().unwrap_or_else(PoisonError::into_inner).commit(&mut transaction);
         if let Err(error) = committed {
             self.incremental.give_back(compiled);
@@ -478,6 +455,21 @@ impl Work {
         for key in &batch.keys {
             self.remembered.remove(key);
         }
+    }
+}
+
+/// What stands in the audit log about a change.
+fn record(inventory: &Inventory, who: &str, action: &str, now: u64, change: &Change) -> AuditRecord {
+    let written =
+        |side: &Option<Arc<_>>| side.as_ref().map(|resource| inventory.specify(resource).to_value());
+    AuditRecord {
+        number: 0,
+        time: now,
+        who: who.to_owned(),
+        action: action.to_owned(),
+        id: change.id.to_string(),
+        before: written(&change.before),
+        after: written(&change.after),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The writer with a real store and a gateway that is only a place for snapshots.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, sync_channel};
 
 use serde_json::json;
 
@@ -320,7 +321,7 @@ fn many_entries() {
     let queue = |number: u32, answer: &Sender<(u32, Receiver<_>)>| {
         let (reply, answered) = sync_channel(1);
         let request = create("dnat", entry(number));
-        desk.queue.send(Queued { who: "user 0".into(), request, answer: reply }).unwrap();
+        desk.queue.send(Queued { who: "user 0".into(), order: Order::Change(request, reply) }).unwrap();
         answer.send((number, answered)).unwrap();
     };
     for number in 0..many {
@@ -372,7 +373,7 @@ fn many_entries() {
         let (reply, answered) = sync_channel(1);
         let host = std::net::Ipv4Addr::from(0x0a40_0000 + n as u32);
         let request = update("dnat", id, json!({ "private_ip": host }));
-        desk.queue.send(Queued { who: "user 0".into(), request, answer: reply }).unwrap();
+        desk.queue.send(Queued { who: "user 0".into(), order: Order::Change(request, reply) }).unwrap();
         sender.send((clock.now(), answered)).unwrap();
     }
     let span = clock.now().since(start);
