@@ -32,8 +32,13 @@ pub fn system(socket: &Path) -> String {
     format!("[system]\nworkers = 2\nsessions = 65536\ncontrol = \"{}\"\n", socket.display())
 }
 
-/// A port on the device of the same name.
+/// A port on the device of the same name; of DPDK for two workers.
 pub fn port(name: &str, back_end: &str) -> String {
+    if back_end == "dpdk" {
+        return format!(
+            "\n[[port]]\nname = \"{name}\"\ndevice = \"net_af_packet_{name},iface={name},qpairs=2\"\nbackend = \"dpdk\"\n"
+        );
+    }
     format!("\n[[port]]\nname = \"{name}\"\ndevice = \"{name}\"\nbackend = \"{back_end}\"\n")
 }
 

@@ -47,6 +47,15 @@ impl DeviceName {
         arguments.split(',').find_map(|argument| argument.strip_prefix(key)?.strip_prefix('='))
     }
 
+    /// Whether DPDK may take it: what the kernel drives is the kernel's, except by drivers that share.
+    pub(super) fn check(&self) -> io::Result<()> {
+        let Self::Pci(address) = self else { return Ok(()) };
+        match driver(&sysfs(address)) {
+            Some(name) if DPDKS.contains(&name.as_str()) || SHARING.contains(&name.as_str()) => Ok(()),
+            _ => Err(io::Error::new(io::ErrorKind::NotFound, why_no_port(address))),
+        }
+    }
+
     /// The NUMA node of a PCI device, if it says so.
     pub(super) fn node(&self) -> Option<i32> {
         let Self::Pci(address) = self else { return None };
@@ -55,8 +64,19 @@ impl DeviceName {
     }
 }
 
+/// Drivers of the kernel's that leave a device to user space.
+const DPDKS: [&str; 3] = ["vfio-pci", "uio_pci_generic", "igb_uio"];
+/// Drivers that stay in place while DPDK uses the device.
+const SHARING: [&str; 2] = ["mlx4_core", "mlx5_core"];
+
 fn sysfs(address: &str) -> PathBuf {
     Path::new("/sys/bus/pci/devices").join(address)
+}
+
+/// The kernel's driver of a device.
+fn driver(device: &Path) -> Option<String> {
+    let driver = fs::read_link(device.join("driver")).ok()?;
+    Some(driver.file_name()?.to_string_lossy().into_owned())
 }
 
 /// The full address, if the text is one.
@@ -77,10 +97,8 @@ pub(super) fn why_no_port(address: &str) -> String {
     if !device.exists() {
         return format!("there is no PCI device {address}: `lspci -D` lists them");
     }
-    let driver = fs::read_link(device.join("driver")).ok();
-    let driver = driver.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
-    match driver.as_deref() {
-        Some("vfio-pci" | "uio_pci_generic" | "igb_uio") => busy(&device, address).unwrap_or_else(|| {
+    match driver(&device).as_deref() {
+        Some(name) if DPDKS.contains(&name) || SHARING.contains(&name) => busy(&device, address).unwrap_or_else(|| {
             format!("DPDK has no driver for {address}, or it does not take it: `dpdk-testpmd -a {address}` says why")
         }),
         Some(kernel) => {
@@ -134,6 +152,29 @@ mod tests {
 
     #[test]
     fn a_device_that_is_not_there_is_said() {
-        assert!(why_no_port("ffff:ff:1f.7").contains("there is no PCI device ffff:ff:1f.7"));
+        let error = DeviceName::parse("ffff:ff:1f.7").unwrap().check().unwrap_err();
+        assert!(error.to_string().contains("there is no PCI device ffff:ff:1f.7"), "{error}");
+    }
+
+    /// Looks only: no device is touched.
+    #[test]
+    fn devices_of_the_kernel_are_not_taken() {
+        for device in fs::read_dir("/sys/bus/pci/devices").into_iter().flatten().flatten() {
+            let address = device.file_name().into_string().unwrap();
+            let outcome = DeviceName::parse(&address).unwrap().check();
+            match driver(&device.path()) {
+                Some(name) if DPDKS.contains(&name.as_str()) || SHARING.contains(&name.as_str()) => {
+                    outcome.unwrap();
+                }
+                Some(name) => {
+                    let error = outcome.unwrap_err().to_string();
+                    assert!(error.contains(&format!("the kernel's, by its driver {name}")), "{error}");
+                }
+                None => {
+                    let error = outcome.unwrap_err().to_string();
+                    assert!(error.contains(&format!("dpdk-env/setup bind {address}")), "{error}");
+                }
+            }
+        }
     }
 }

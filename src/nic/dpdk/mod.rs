@@ -86,6 +86,7 @@ impl Dpdk {
         let (Ok(count), true) = (u32::try_from(buffers), buffers > 0) else {
             return Err(invalid(format!("DPDK cannot have {buffers} packet buffers")));
         };
+        devices.iter().try_for_each(DeviceName::check)?;
         let eal = Eal::start(options, &devices, buffers * (size + BUFFER))?;
         let node = devices.iter().find_map(DeviceName::node).unwrap_or(-1);
         let mempool = Mempool::new(&eal, count, room, node).map_err(|error| {
@@ -186,15 +187,19 @@ fn take(device: &DeviceName) -> io::Result<u16> {
 
 fn check_queues(device: &DeviceName, facts: &Facts, queues: usize) -> io::Result<u16> {
     let most = facts.receive_queues.min(facts.transmit_queues);
-    if let Some(count) = u16::try_from(queues).ok().filter(|&count| count > 0 && count <= most) {
+    // The kernel distributes frames over all sockets that this driver was told to open, polled or not.
+    let is_exact = facts.driver() == "net_af_packet";
+    if let Some(count) = u16::try_from(queues).ok().filter(|&count| count > 0 && count <= most)
+        && (count == most || !is_exact)
+    {
         return Ok(count);
     }
     let hint = match (device, facts.driver().as_str()) {
-        (DeviceName::Virtual { .. }, "net_af_packet") => format!("add `,qpairs={queues}` to the device"),
-        (DeviceName::Virtual { .. }, "net_af_xdp") => format!("add `,queue_count={queues}` to the device"),
+        (DeviceName::Virtual { .. }, "net_af_packet") => format!("it must say `,qpairs={queues}`"),
+        (DeviceName::Virtual { .. }, "net_af_xdp") => format!("it must say `,queue_count={queues}`"),
         (DeviceName::Virtual { .. }, "net_pcap") => "name one capture for each queue".to_owned(),
         (DeviceName::Virtual { .. }, "net_vhost" | "net_virtio_user") => {
-            format!("add `,queues={queues}` to the device")
+            format!("it must say `,queues={queues}`")
         }
         _ => "lower system.workers".to_owned(),
     };
