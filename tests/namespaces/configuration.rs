@@ -5,7 +5,12 @@ use std::path::Path;
 /// The story of the demo: a host behind single ports, a range and UDP; a host with an EIP of its own; a pool for everyone.
 /// Tests append what they need besides.
 pub fn base(back_end: &str, socket: &Path) -> String {
-    let mut text = system(socket) + &port("wan", back_end) + &port("lan", back_end);
+    let mut text = system(socket);
+    if back_end == "dpdk" {
+        // Workers that never sleep would leave the clients no core.
+        text += "idle = \"sleep\"\n";
+    }
+    text += &(port("wan", back_end) + &port("lan", back_end));
     text += r#"
 [[outside]]
 port = "wan"

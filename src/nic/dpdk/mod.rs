@@ -122,7 +122,7 @@ impl Dpdk {
     /// queues, or does not take the MTU; and DPDK's own.
     pub fn open(&self, device: &str, index: PortIndex, queues: usize, mtu: Option<u16>) -> io::Result<Port> {
         let device = DeviceName::parse(device)?;
-        let guard = device.argument("iface").map(prepare).transpose()?;
+        let guard = device.argument("iface").map(Guard::prepare).transpose()?;
         let port = take(&device)?;
         let mut facts = sys::facts(port).map_err(|error| context("it says nothing of itself", &error))?;
         let count = check_queues(&device, &facts, queues)?;
@@ -132,7 +132,12 @@ impl Dpdk {
                 "a packet of its MTU {mtu} does not fit a buffer, which holds {most} bytes: raise system.buffer_size"
             )));
         }
-        sys::start_port(port, &self.mempool, count, self.descriptors, mtu.unwrap_or(0), &mut facts)
+        if let Some(guard) = &guard {
+            facts.mtu = guard.mtu;
+        }
+        // An MTU is raised and never lowered; that of a kernel device is not DPDK's to change.
+        let raised = mtu.filter(|&mtu| mtu > facts.mtu && guard.is_none()).unwrap_or(0);
+        sys::start_port(port, &self.mempool, count, self.descriptors, raised, &mut facts)
             .map_err(|(step, error)| context(&format!("{step} fails"), &error))?;
         let shared = Arc::new(Device::new(port, count, &self.mempool));
         if sys::link(port) == Some(false) {
@@ -158,18 +163,23 @@ impl Dpdk {
 /// Undone when dropped.
 #[derive(Debug)]
 struct Guard {
+    /// The device's MTU.
+    mtu: u16,
     _promiscuous: kernel::Promiscuous,
     _unmerged: kernel::Unmerged,
 }
 
-/// Makes a kernel device ready to be opened by a virtual one.
-fn prepare(name: &str) -> io::Result<Guard> {
-    let device = kernel::Device::find(name)?;
-    if !device.is_up()? {
-        let message = format!("`{name}` is down: `ip link set dev {name} up`");
-        return Err(io::Error::new(io::ErrorKind::NetworkDown, message));
+impl Guard {
+    /// Makes a kernel device ready to be opened by a virtual one.
+    fn prepare(name: &str) -> io::Result<Self> {
+        let device = kernel::Device::find(name)?;
+        if !device.is_up()? {
+            let message = format!("`{name}` is down: `ip link set dev {name} up`");
+            return Err(io::Error::new(io::ErrorKind::NetworkDown, message));
+        }
+        let mtu = device.mtu()?.try_into().unwrap_or(u16::MAX);
+        Ok(Self { mtu, _promiscuous: device.promiscuous()?, _unmerged: device.unmerged() })
     }
-    Ok(Guard { _promiscuous: device.promiscuous()?, _unmerged: device.unmerged() })
 }
 
 /// The number of the port on a device that DPDK has taken.

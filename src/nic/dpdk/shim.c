@@ -330,7 +330,9 @@ int natgate_dpdk_start(uint16_t id, const struct wish *wish, struct port *port, 
 		return error;
 	port->receive_ring = rx;
 	port->transmit_ring = tx;
-	return rte_eth_dev_get_mtu(id, &port->mtu);
+	if (wish->mtu != 0)
+		port->mtu = wish->mtu;
+	return 0;
 }
 
 /* Whether the link is up; negative where the port does not say. */
