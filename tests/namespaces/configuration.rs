@@ -41,7 +41,7 @@ pub fn system(socket: &Path) -> String {
 pub fn port(name: &str, back_end: &str) -> String {
     if back_end == "dpdk" {
         return format!(
-            "\n[[port]]\nname = \"{name}\"\ndevice = \"net_af_packet_{name},iface={name},qpairs=2\"\nbackend = \"dpdk\"\n"
+            "\n[[port]]\nname = \"{name}\"\ndevice = \"net_af_packet_{name},iface={name},qpairs=2,framecnt=2048\"\nbackend = \"dpdk\"\n"
         );
     }
     format!("\n[[port]]\nname = \"{name}\"\ndevice = \"{name}\"\nbackend = \"{back_end}\"\n")
