@@ -298,6 +298,54 @@ fn a_capture_goes_in_and_out() {
     assert_eq!(segments(&directory.join("wan-out.pcap")), wanted((EIP, 80), (CLIENT, 5000)));
 }
 
+/// Huge pages for a test, by the script that operators use, which takes them back.
+struct HugePages(PathBuf);
+
+impl HugePages {
+    fn setup(&self, arguments: &[&str]) -> bool {
+        let mut setup = Command::new(common::repository().join("dpdk-env/setup"));
+        setup.args(arguments).env("DPDK_ENV_STATE", &self.0);
+        setup.output().expect("dpdk-env/setup").status.success()
+    }
+}
+
+impl Drop for HugePages {
+    fn drop(&mut self) {
+        self.setup(&["undo"]);
+    }
+}
+
+#[test]
+fn huge_pages_are_used_and_given_back() {
+    common::need_root!();
+    let directory = directory("huge-pages");
+    let pages = HugePages(directory.join("state"));
+    if !pages.setup(&["hugepages", "--mib", "256"]) {
+        println!("skipped: this machine gives no 256 MiB of huge pages");
+        return;
+    }
+    let devices = ["net_null0,size=64", "net_null1,size=64"];
+    let text =
+        configuration(devices[0], devices[1], "workers = 1", "hugepages = \"require\"\ntelemetry = true");
+    fs::write(directory.join("natgate.toml"), text).expect("a configuration");
+    let mut command = natgate(&directory, &["run", "--config", "natgate.toml"]);
+    let log = File::create(directory.join("log")).expect("a log");
+    let mut gateway = command.stdin(Stdio::null()).stderr(log).spawn().expect("natgate");
+    let log = || fs::read_to_string(directory.join("log")).unwrap_or_default();
+    let is_ready = (0..200).any(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        log().contains("ready;")
+    });
+    let _ = Command::new("kill").arg(gateway.id().to_string()).status();
+    gateway.wait().expect("its end");
+    let log = log();
+    assert!(
+        is_ready && log.contains("pages: Huge") && log.contains("every packet is accounted for"),
+        "{log}"
+    );
+    assert!(!log.contains("WARN"), "{log}");
+}
+
 fn refusal(name: &str, configuration: &str) -> String {
     let directory = directory(name);
     fs::write(directory.join("natgate.toml"), configuration).expect("a configuration");

@@ -36,12 +36,10 @@ impl Check<'_, '_> {
     fn dpdk_ports(&self) {
         for table in &self.file.ports {
             match &table.backend {
-                Some(backend) if backend.value == BackendWord::Dpdk => {
-                    if !cfg!(feature = "dpdk") {
-                        self.at(table.here, backend, Code::DpdkNotBuilt)
-                            .hint("install DPDK and build with `cargo build --release --features dpdk`")
-                            .emit();
-                    }
+                Some(backend) if backend.value == BackendWord::Dpdk && !cfg!(feature = "dpdk") => {
+                    self.at(table.here, backend, Code::DpdkNotBuilt)
+                        .hint("install DPDK and build with `cargo build --release --features dpdk`")
+                        .emit();
                 }
                 Some(backend) if matches!(backend.value, BackendWord::AfXdp | BackendWord::Auto) => {
                     self.at(table.here, backend, Code::DpdkMixed).hint(MIXED).emit();

@@ -151,9 +151,10 @@ pub(super) fn log_to_eal() -> io::Result<()> {
 /// Starts DPDK with these arguments.
 pub(super) fn start(arguments: &[CString]) -> io::Result<()> {
     let mut pointers: Vec<*mut c_char> = arguments.iter().map(|text| text.as_ptr().cast_mut()).collect();
+    let count = c_int::try_from(pointers.len()).map_err(io::Error::other)?;
     // SAFETY: so many C strings, which live beyond the call; DPDK changes their order but not their text, and copies what
     // it keeps. Called once a process.
-    let result = unsafe { rte_eal_init(pointers.len() as c_int, pointers.as_mut_ptr()) };
+    let result = unsafe { rte_eal_init(count, pointers.as_mut_ptr()) };
     if result < 0 { Err(last_error()) } else { Ok(()) }
 }
 
@@ -359,7 +360,7 @@ pub(super) fn pool_over(mempool: &Arc<Mempool>, slots: usize, size: u16, pages: 
     let store = Box::new(Shared(Arc::clone(mempool)));
     // SAFETY: DPDK's memory is mapped and readable from the first buffer to the last, as long as the mempool lives, which
     // the store holds. A number is where one of its buffers starts, each of which it gives out once.
-    unsafe { Pool::over(region, store) }
+    unsafe { Pool::over(&region, store) }
 }
 
 /// A receive and a transmit queue of a started port, in the form that its functions take.

@@ -40,8 +40,8 @@ impl Pool {
     /// The region is mapped and initialised as long as the store lives. The store gives out each number at most once
     /// until it is given back; it gives out only numbers of slots, which lie inside the region and apart from each
     /// other.
-    pub unsafe fn over(region: Region, store: Box<dyn Store>) -> Arc<Self> {
-        let Region { start, len, unit, slot_size, slots, pages } = region;
+    pub unsafe fn over(region: &Region, store: Box<dyn Store>) -> Arc<Self> {
+        let Region { start, len, unit, slot_size, slots, pages } = *region;
         Arc::new(Self { start, len, unit, slot_size, slots, pages, store })
     }
 }

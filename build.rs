@@ -2,7 +2,7 @@
 
 fn main() {
     println!("cargo::rerun-if-changed=src/nic/dpdk/shim.c");
-    println!("cargo::rerun-if-changed=src/nic/dpdk/build.rs");
+    println!("cargo::rerun-if-changed=build.rs");
     #[cfg(feature = "dpdk")]
     dpdk::build();
 }
