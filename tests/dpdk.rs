@@ -60,7 +60,9 @@ fn buffers_go_round_and_come_back() {
     starts.sort_unstable();
     let size = pool.slot_size();
     assert!(starts.windows(2).all(|pair| pair[1] as usize - pair[0] as usize >= size), "buffers overlap");
-    taken.into_iter().for_each(|frame| cache.give(frame));
+    for frame in taken {
+        cache.give(frame);
+    }
     assert_whole(pool, &[&cache]);
 
     // A ring gives back the very buffers that were sent, in order, with what was in them. Each queue is a ring.
@@ -233,8 +235,11 @@ fn write(path: &Path, frames: &[Vec<u8>]) {
     }
 }
 
-/// The TCP segments of a capture: from, to, payload. Their checksums are right.
-fn segments(path: &Path) -> Vec<((Ip, u16), (Ip, u16), Vec<u8>)> {
+/// A TCP segment: from, to, payload.
+type Segment = ((Ip, u16), (Ip, u16), Vec<u8>);
+
+/// The TCP segments of a capture. Their checksums are right.
+fn segments(path: &Path) -> Vec<Segment> {
     let mut reader = PcapReader::new(File::open(path).expect("a capture")).expect("a capture");
     let mut found = Vec::new();
     while let Some(packet) = reader.next_packet() {
@@ -354,7 +359,7 @@ fn refusal(name: &str, configuration: &str) -> String {
     let text = String::from_utf8_lossy(&stderr).into_owned();
     assert!(!status.success() && status.code() != Some(124), "{status}: {text}");
     // The log comes before it.
-    text.lines().filter(|line| !line.starts_with('[')).map(|line| format!("{line}\n")).collect()
+    text.lines().filter(|line| !line.starts_with('[')).collect::<Vec<_>>().join("\n")
 }
 
 /// In one line each, with what to do.

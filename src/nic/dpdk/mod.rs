@@ -21,6 +21,8 @@
 //! - Over a kernel device (`net_af_packet`, `net_af_xdp`, `net_tap`) DPDK neither splits super-frames (GSO) of a local
 //!   sender nor has them: turn them off there (`ethtool -K DEVICE tso off gso off`). The back ends of natgate's own for
 //!   kernel devices need no such care, and are faster.
+//! - `net_memif` unmaps the rings of a peer that goes while they may be polled (DPDK 22.11): the process can die of it. For load
+//!   tests, not for service.
 //! - A process that is a DPDK secondary of this one cannot attach, for the workers are no threads of DPDK's own.
 
 mod device;
