@@ -100,6 +100,15 @@ lab_up() {
     lab_vpc "$1" vpc gw/lan 10.0.1.1 web=10.0.1.10/24 app=10.0.1.20/24
 }
 
+# Has the neighbours of the gateway cut their TCP segments themselves, as a wire would have them. Arguments: PREFIX
+lab_unsegmented() {
+    local name
+    for name in $(lab_namespaces "$1"); do
+        [[ "$name" != "$1-gw" ]] || continue
+        ! ip -n "$name" link show gw >/dev/null 2>&1 || ip netns exec "$name" ethtool -K gw tso off gso off
+    done
+}
+
 # A second VPC on the gateway's device lan2, whose hosts have the addresses of the first one's. Arguments: PREFIX
 lab_second_vpc() {
     lab_vpc "$1" vpc2 gw/lan2 10.0.1.1 web2=10.0.1.10/24 app2=10.0.1.20/24

@@ -431,6 +431,8 @@ pub enum PktgenBackend {
     AfXdp,
     /// Packet sockets.
     AfPacket,
+    /// DPDK, in a natgate that was built with it; devices are PCI addresses or such as net_memif0,role=client.
+    Dpdk,
     /// No devices: a cable in memory.
     Memory,
 }

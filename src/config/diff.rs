@@ -193,6 +193,7 @@ pub(super) fn backend(backend: &Backend) -> String {
         Backend::Auto { device, share } => format!("auto on {device}{}", shared(*share)),
         Backend::AfXdp { device, share } => format!("af_xdp on {device}{}", shared(*share)),
         Backend::AfPacket { device } => format!("af_packet on {device}"),
+        Backend::Dpdk { device } => format!("dpdk on {device}"),
         Backend::Pcap { replay, capture, mac } => {
             let path = |path: &Option<std::path::PathBuf>| {
                 path.as_ref().map_or("nothing".to_owned(), |path| path.display().to_string())

@@ -71,9 +71,13 @@ codes! {
     TooMany "there are more of these than the engine can number";
     WorkersOrCores "give either the number of workers or their cores";
     DuplicateCore "a core runs one worker";
-    BufferSize "a buffer size is a power of two from 2048 to 65536, and at most 4096 with an af_xdp port";
+    BufferSize "a buffer size is a power of two from 2048 to 65536, and at most 4096 with an af_xdp port, 32768 with a dpdk port";
     PortKeys "a port has a device, or with the back end pcap a capture to read or to write";
     PortShare "only a port of the back end af_xdp can be shared with the kernel";
+    DpdkNotBuilt "this natgate was built without the back end dpdk";
+    DpdkMixed "ports of the back ends dpdk and af_xdp cannot use the same packet buffers";
+    DpdkArgument "an argument of DPDK's EAL starts with '-', has no blanks, and is none that natgate gives itself";
+    DpdkUnused "the table [dpdk] goes with a port of the back end dpdk";
     DuplicateDevice "a device belongs to one port";
     DuplicateCapture "a capture is written by one port and not read by another";
     TimeoutOrder "an established TCP connection may not time out before one that is opening or closing";

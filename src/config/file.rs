@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::document::{Field, Spot, Table};
 use super::model::{Source, Specification, Transport};
 use super::reference as known;
-use super::settings::{Idle, TimeoutOverrides};
+use super::settings::{Hugepages, Idle, TimeoutOverrides};
 use super::values::{self, Ports};
 use super::words::{Description, Name, Vlan};
 use crate::policy::{Filtering, Mapping, PortRange, Prefix, Timeouts};
@@ -20,6 +20,7 @@ pub(super) struct File {
     pub(super) store: Option<StoreTable>,
     pub(super) api: Option<ApiTable>,
     pub(super) session_log: Option<SessionLogTable>,
+    pub(super) dpdk: Option<DpdkTable>,
     pub(super) ports: Vec<PortTable>,
     pub(super) outside: Vec<OutsideTable>,
     pub(super) vpcs: Vec<VpcTable>,
@@ -39,6 +40,7 @@ impl File {
             store: t.table("store", &known::STORE).map(StoreTable::read),
             api: t.table("api", &known::API).map(ApiTable::read),
             session_log: t.table("session_log", &known::SESSION_LOG).map(SessionLogTable::read),
+            dpdk: t.table("dpdk", &known::DPDK).map(DpdkTable::read),
             ports: t.tables("port", &known::PORTS).into_iter().map(PortTable::read).collect(),
             outside: t.tables("outside", &known::OUTSIDE).into_iter().map(OutsideTable::read).collect(),
             vpcs: t.tables("vpc", &known::VPC).into_iter().map(VpcTable::read).collect(),
@@ -178,6 +180,27 @@ impl SessionLogTable {
     }
 }
 
+pub(super) struct DpdkTable {
+    pub(super) here: Spot,
+    pub(super) hugepages: Option<Field<Hugepages>>,
+    pub(super) memory: Option<Field<u64>>,
+    pub(super) telemetry: Option<Field<bool>>,
+    pub(super) arguments: Vec<Field<String>>,
+}
+
+impl DpdkTable {
+    fn read(t: Table<'_, '_>) -> Self {
+        let hugepages = [("auto", Hugepages::Auto), ("require", Hugepages::Require), ("off", Hugepages::Off)];
+        Self {
+            here: t.here,
+            hugepages: t.optional("hugepages", values::choice(&hugepages)),
+            memory: t.optional("memory", values::number(32, 1 << 20)),
+            telemetry: t.optional("telemetry", values::boolean),
+            arguments: t.list("arguments", values::dpdk_argument).unwrap_or_default(),
+        }
+    }
+}
+
 pub(super) struct QuotaTable {
     pub(super) dnat_entries_per_gateway: Option<Field<u64>>,
     pub(super) snat_entries_per_gateway: Option<Field<u64>>,
@@ -203,6 +226,7 @@ pub(super) enum BackendWord {
     Auto,
     AfXdp,
     AfPacket,
+    Dpdk,
     Pcap,
 }
 
@@ -223,13 +247,16 @@ impl PortTable {
             ("auto", BackendWord::Auto),
             ("af_xdp", BackendWord::AfXdp),
             ("af_packet", BackendWord::AfPacket),
+            ("dpdk", BackendWord::Dpdk),
             ("pcap", BackendWord::Pcap),
         ];
+        let backend = t.optional("backend", values::choice(&backends));
+        let is_dpdk = backend.as_ref().is_some_and(|backend| backend.value == BackendWord::Dpdk);
         Self {
             here: t.here,
             name: t.required("name", values::name),
-            device: t.optional("device", values::device),
-            backend: t.optional("backend", values::choice(&backends)),
+            device: t.optional("device", if is_dpdk { values::dpdk_device } else { values::device }),
+            backend,
             share: t.optional("share", values::boolean),
             replay: t.optional("replay", values::path),
             capture: t.optional("capture", values::path),

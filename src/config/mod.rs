@@ -38,7 +38,7 @@ pub use model::{
     StaticRoute, Transport, VSwitch, Vpc,
 };
 pub use reload::check_reload;
-pub use settings::{Api, Idle, Quotas, SessionLog, System, TimeoutOverrides, Workers};
+pub use settings::{Api, Dpdk, Hugepages, Idle, Quotas, SessionLog, System, TimeoutOverrides, Workers};
 pub use words::{Description, Name, Vlan};
 
 use document::{Document, Table};

@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use super::settings::{Api, Quotas, SessionLog, System, TimeoutOverrides};
+use super::settings::{Api, Dpdk, Quotas, SessionLog, System, TimeoutOverrides};
 use super::words::{Description, Name, Vlan};
 use crate::base::PortIndex;
 use crate::policy::{Filtering, Limits, Mapping, PortRange, Prefix, Timeouts};
@@ -33,6 +33,11 @@ pub enum Backend {
         /// The network device.
         device: String,
     },
+    /// DPDK.
+    Dpdk {
+        /// The device as DPDK names it: a PCI address, or a virtual device with its arguments.
+        device: String,
+    },
     /// Captures. At least one of the two is there.
     Pcap {
         /// Frames that arrive.
@@ -45,13 +50,13 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// The network device, if there is one.
+    /// The network device of the kernel's, if there is one.
     pub fn device(&self) -> Option<&str> {
         match self {
             Self::Auto { device, .. } | Self::AfXdp { device, .. } | Self::AfPacket { device } => {
                 Some(device)
             }
-            Self::Pcap { .. } => None,
+            Self::Dpdk { .. } | Self::Pcap { .. } => None,
         }
     }
 }
@@ -415,6 +420,7 @@ pub struct Model {
     pub(super) store: Option<PathBuf>,
     pub(super) api: Api,
     pub(super) session_log: Option<SessionLog>,
+    pub(super) dpdk: Dpdk,
     pub(super) ports: Vec<Port>,
     pub(super) outside: Vec<Outside>,
     pub(super) vpcs: Vec<Vpc>,
@@ -460,6 +466,11 @@ impl Model {
         self.session_log.as_ref()
     }
 
+    /// How DPDK is started, if a port needs it.
+    pub fn dpdk(&self) -> &Dpdk {
+        &self.dpdk
+    }
+
     /// The same settings with resources that do not stand in the file. The caller vouches for the rules between them.
     pub fn with_resources(&self, vpcs: Vec<Vpc>, gateways: Vec<Gateway>, eips: Vec<Eip>) -> Self {
         Self {
@@ -470,6 +481,7 @@ impl Model {
             store: self.store.clone(),
             api: self.api.clone(),
             session_log: self.session_log.clone(),
+            dpdk: self.dpdk.clone(),
             ports: self.ports.clone(),
             outside: self.outside.clone(),
             vpcs,

@@ -65,6 +65,7 @@ pub static ROOT: Section = Section {
         key("store", "table", NONE, "Where resources are kept when requests change them."),
         key("api", "table", "defaults", "Where the HTTP API is served."),
         key("session_log", "table", NONE, "Where sessions are logged."),
+        key("dpdk", "table", "defaults", "How DPDK is started, for ports of that back end."),
         key("port", "tables", REQUIRED, "NIC ports."),
         key("outside", "tables", NONE, "Interfaces on the Internet side."),
         key("vpc", "tables", NONE, "Private networks."),
@@ -101,7 +102,7 @@ pub static SYSTEM: Section = Section {
             "buffer_size",
             "power of two, 2048-65536",
             "2048",
-            "Bytes of a packet buffer; at most 4096 with `af_xdp`.",
+            "Bytes of a packet buffer; at most 4096 with `af_xdp`, 32768 with `dpdk`.",
         ),
         key(
             "idle",
@@ -160,12 +161,17 @@ pub static PORTS: Section = Section {
     meaning: "A NIC port. A reload cannot change ports.",
     keys: &[
         UNIQUE_NAME,
-        key("device", "network device", "required without `pcap`", "The device that the port takes."),
+        key(
+            "device",
+            "network device",
+            "required without `pcap`",
+            "The device that the port takes; for `dpdk` a PCI address (`0000:03:00.0`) or a virtual device (`net_af_packet0,iface=eth0`).",
+        ),
         key(
             "backend",
-            "`auto`, `af_xdp`, `af_packet` or `pcap`",
+            "`auto`, `af_xdp`, `af_packet`, `dpdk` or `pcap`",
             "`auto`; `pcap` if a capture is given",
-            "How frames are received and sent; `auto` takes the best that works and says which.",
+            "How frames are received and sent; `auto` takes the best of `af_xdp` and `af_packet` that works and says which. `dpdk` is in a natgate that was built with it.",
         ),
         key("share", "boolean", "false", "`af_xdp` only: leave to the kernel what is not the gateway's."),
         key("replay", "path", NONE, "`pcap` only: the capture whose frames arrive on the port."),
@@ -176,6 +182,29 @@ pub static PORTS: Section = Section {
             "02:6e:67:00:00:NN",
             "`pcap` only: the port's Ethernet address; NN is its position, from 1.",
         ),
+    ],
+};
+
+/// `[dpdk]`.
+pub static DPDK: Section = Section {
+    path: "dpdk",
+    header: "[dpdk]",
+    meaning: "How DPDK is started, where a port has the back end `dpdk`. A reload cannot change it.",
+    keys: &[
+        key(
+            "hugepages",
+            "`auto`, `require` or `off`",
+            "`auto`",
+            "Whether its memory is made of huge pages; `auto` takes ordinary ones, and says so, where too few are free.",
+        ),
+        key("memory", "MiB, 32-1048576", "as the buffers need", "Memory that it takes."),
+        key(
+            "telemetry",
+            "boolean",
+            "false",
+            "Open DPDK's telemetry socket, for `dpdk-telemetry.py -f natgate`.",
+        ),
+        key("arguments", "list of texts", NONE, "Further arguments of DPDK's EAL, such as `--iova-mode=va`."),
     ],
 };
 
@@ -428,7 +457,7 @@ pub static SNAT: Section = Section {
 };
 
 /// All tables, in the order of the reference.
-pub static SECTIONS: [&Section; 16] = [
+pub static SECTIONS: [&Section; 17] = [
     &ROOT,
     &SYSTEM,
     &TIMEOUT,
@@ -436,6 +465,7 @@ pub static SECTIONS: [&Section; 16] = [
     &STORE,
     &API,
     &SESSION_LOG,
+    &DPDK,
     &PORTS,
     &OUTSIDE,
     &ROUTE,

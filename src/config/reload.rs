@@ -22,6 +22,9 @@ pub fn check_reload(running: &Model, next: &Model) -> Result<(), Errors> {
     if running.session_log() != next.session_log() {
         errors.push(next.fault(Code::RestartNeeded, "session_log".to_owned(), None, RESTART));
     }
+    if running.dpdk() != next.dpdk() {
+        errors.push(next.fault(Code::RestartNeeded, "dpdk".to_owned(), None, RESTART));
+    }
     for gateway in running.gateways().iter().filter(|gateway| gateway.deletion_protection) {
         if !next.gateways().iter().any(|other| other.name == gateway.name) {
             errors.push(next.fault(

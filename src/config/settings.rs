@@ -108,6 +108,31 @@ pub struct SessionLog {
     pub events: usize,
 }
 
+/// Which pages DPDK's memory is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hugepages {
+    /// Huge pages if enough are free.
+    #[default]
+    Auto,
+    /// Huge pages, or natgate does not start.
+    Require,
+    /// Ordinary pages.
+    Off,
+}
+
+/// How DPDK is started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dpdk {
+    /// The pages of its memory.
+    pub hugepages: Hugepages,
+    /// Memory in MiB; none: as the buffers need.
+    pub memory: Option<u32>,
+    /// Whether it opens its telemetry socket.
+    pub telemetry: bool,
+    /// Further arguments of its EAL.
+    pub arguments: Vec<String>,
+}
+
 /// How many resources there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quotas {

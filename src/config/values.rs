@@ -183,6 +183,63 @@ pub(crate) fn device(value: &DeValue<'_>) -> Read<String> {
     Ok(text.to_owned())
 }
 
+/// A device as DPDK names it.
+pub(crate) fn dpdk_device(value: &DeValue<'_>) -> Read<String> {
+    let text = string("a device", value)?;
+    let is_pci = matches!(text.len(), 7 | 12)
+        && text.contains('.')
+        && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b':' || b == b'.');
+    let is_virtual = text.len() > 4 && text.starts_with("net_") && !text.contains('\0');
+    if !is_pci && !is_virtual {
+        return Err(Problem::new(Code::InvalidPath).rule(
+            "the value must be a PCI address such as 0000:03:00.0 or a virtual device of DPDK such as \
+             net_af_packet0,iface=eth0",
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// An argument of DPDK's EAL that natgate does not give itself.
+pub(crate) fn dpdk_argument(value: &DeValue<'_>) -> Read<String> {
+    /// By which natgate decides on cores, devices, memory and files, and the key to use instead.
+    const OWN: [(&str, &str); 20] = [
+        ("-l", "system.cores"),
+        ("-c", "system.cores"),
+        ("-S", "system.cores"),
+        ("-s", "system.cores"),
+        ("--lcores", "system.cores"),
+        ("--main-lcore", "system.cores"),
+        ("-a", "device of a [[port]]"),
+        ("--allow", "device of a [[port]]"),
+        ("-b", "device of a [[port]]"),
+        ("--block", "device of a [[port]]"),
+        ("--vdev", "device of a [[port]]"),
+        ("--no-pci", "device of a [[port]]"),
+        ("-m", "memory"),
+        ("--no-huge", "hugepages"),
+        ("--in-memory", "hugepages"),
+        ("--telemetry", "telemetry"),
+        ("--no-telemetry", "telemetry"),
+        ("--proc-type", "nothing: natgate is a process of its own"),
+        ("--no-shconf", "hugepages"),
+        ("--file-prefix", "nothing: it is natgate"),
+    ];
+    let text = string("an argument", value)?;
+    let name = text.split('=').next().unwrap_or_default();
+    let own = OWN.iter().find(|(own, _)| {
+        // A short option may have its value behind it.
+        *own == name || own.len() == 2 && !name.starts_with("--") && name.starts_with(own)
+    });
+    if let Some((_, key)) = own {
+        return Err(Problem::new(Code::DpdkArgument).hint(format!("use {key} instead")));
+    }
+    if !text.starts_with('-') || text.contains(|c: char| c.is_whitespace() || c == '\0') {
+        return Err(Problem::new(Code::DpdkArgument)
+            .hint("write an option with its value as one text, such as \"--iova-mode=va\""));
+    }
+    Ok(text.to_owned())
+}
+
 /// Whether an address may belong to a host (RFC 1122 §3.2.1.3, RFC 6890).
 fn is_unicast(address: Ipv4Addr) -> bool {
     !(address.octets()[0] == 0 || address.is_loopback() || address.octets()[0] >= 224)

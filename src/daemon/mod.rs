@@ -2,6 +2,7 @@
 //!
 //! What is taken at the start is given back in reverse: the management socket, the workers, the ports.
 
+mod dpdk;
 mod logging;
 mod notify;
 mod ports;
@@ -168,7 +169,12 @@ fn start(
     let clock = Clock::start();
     let idle = match system.idle {
         Some(config::Idle::Poll) => Idle::Poll,
-        Some(config::Idle::Sleep) | None => Idle::Sleep,
+        Some(config::Idle::Sleep) => Idle::Sleep,
+        // A worker is never woken by a port of DPDK.
+        None if model.ports().iter().any(|port| matches!(port.backend, config::Backend::Dpdk { .. })) => {
+            Idle::Poll
+        }
+        None => Idle::Sleep,
     };
     let setup = Setup {
         ports,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::base::PortIndex;
 use crate::config::{Backend, Link, Model, Vlan};
+use crate::daemon::dpdk::Dpdk;
 use crate::nic::af_packet::Steering;
 use crate::nic::af_xdp::{Claims, Owner, Prefix, Share};
 use crate::nic::open::{self as nic, Opener};
@@ -31,6 +32,9 @@ pub enum OpenError {
         /// The kernel's reason.
         error: io::Error,
     },
+    /// DPDK does not start.
+    #[error("{0}")]
+    Dpdk(io::Error),
     /// The back end refused.
     #[error("port \"{port}\": {error}")]
     Port {
@@ -53,7 +57,11 @@ pub(super) fn open(model: &Model, workers: usize) -> Result<Opened, OpenError> {
     let system = model.system();
     let buffers = system.buffers.unwrap_or_else(|| buffers(model.ports().len(), workers));
     let size = system.buffer_size;
-    let pool = Pool::new(buffers, size).map_err(|error| OpenError::Buffers { buffers, size, error })?;
+    let dpdk = Dpdk::start(model, workers, buffers)?;
+    let pool = match dpdk.pool() {
+        Some(pool) => pool,
+        None => Pool::new(buffers, size).map_err(|error| OpenError::Buffers { buffers, size, error })?,
+    };
     let opener = Opener::new(&pool, workers * model.ports().len());
     let replay = Replay::new();
     let mut ports = Vec::new();
@@ -77,9 +85,11 @@ pub(super) fn open(model: &Model, workers: usize) -> Result<Opened, OpenError> {
             Backend::AfPacket { device } => {
                 opener.open(nic::Backend::AfPacket, device, index, workers, &Share::Exclusive, steering)
             }
+            Backend::Dpdk { device } => dpdk.open(device, index, workers, mtu(model, index)),
             Backend::Pcap { replay: input, capture, mac } => {
                 let (input, output) = (input.clone(), capture.clone());
-                let options = replay::Options { input, output, mac: *mac, mtu: mtu(model, index) };
+                let options =
+                    replay::Options { input, output, mac: *mac, mtu: mtu(model, index).unwrap_or(1500) };
                 replay.open(index, workers, &options)
             }
         };
@@ -107,12 +117,12 @@ fn steering(model: &Model, port: PortIndex) -> Steering {
     }
 }
 
-/// The largest MTU of the interfaces on a port: a capture has none of its own.
-fn mtu(model: &Model, port: PortIndex) -> u16 {
+/// The largest MTU that is said of the interfaces on a port.
+fn mtu(model: &Model, port: PortIndex) -> Option<u16> {
     let outside = model.outside().iter().map(|outside| outside.link);
     let inside = model.vpcs().iter().flat_map(|vpc| &vpc.vswitches).filter_map(|vswitch| vswitch.link);
     let mtus = outside.chain(inside).filter(|link| link.port == port).filter_map(|link| link.mtu);
-    mtus.max().unwrap_or(1500)
+    mtus.max()
 }
 
 /// Ports that leave to the kernel what is not the gateway's.

@@ -9,12 +9,15 @@
 //! | [`faulty`] | decorator that drops, duplicates, reorders and corrupts by seed |
 //! | [`af_packet`] | Linux packet sockets with memory-mapped rings |
 //! | [`af_xdp`] | Linux XDP sockets |
+//! | `dpdk` | DPDK's poll-mode drivers; with the feature `dpdk` |
 //! | [`open`] | chooses the back end for a device |
 //! | [`device`] | what the Linux back ends ask of a network device |
 
 pub mod af_packet;
 pub mod af_xdp;
 pub mod device;
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
 pub mod faulty;
 pub mod memory;
 pub mod open;

@@ -28,6 +28,8 @@ use crate::base::PortIndex;
 use crate::base::time::Clock;
 use crate::nic::af_packet::Steering;
 use crate::nic::af_xdp::Share;
+#[cfg(feature = "dpdk")]
+use crate::nic::dpdk::{self, Dpdk};
 use crate::nic::memory;
 use crate::nic::open::{Backend, Opener};
 use crate::nic::{Mac, Pool, Port};
@@ -56,6 +58,13 @@ pub enum Ports {
         /// How they are opened.
         backend: Backend,
     },
+    /// Two devices of DPDK, by PCI address or virtual ones with their arguments.
+    Dpdk {
+        /// Where packets start.
+        sender: String,
+        /// Where they arrive.
+        receiver: String,
+    },
 }
 
 /// Whom to send to.
@@ -80,8 +89,7 @@ impl Lab {
     /// # Errors
     /// With a message for people: why an end cannot be opened.
     pub fn open(ports: &Ports, hosts: [Vec<Addresses>; 2]) -> io::Result<Self> {
-        let pool = Pool::new(BUFFERS, 2048)?;
-        let [sender, receiver] = open_ports(ports, &pool)?;
+        let (pool, [sender, receiver]) = open_ports(ports)?;
         let [sender_hosts, receiver_hosts] = hosts;
         Ok(Self {
             sender: Station::new(sender, sender_hosts)?,
@@ -125,23 +133,41 @@ impl Lab {
     }
 }
 
-fn open_ports(ports: &Ports, pool: &Arc<Pool>) -> io::Result<[Port; 2]> {
+fn open_ports(ports: &Ports) -> io::Result<(Arc<Pool>, [Port; 2])> {
     let (first, second) = (PortIndex(0), PortIndex(1));
+    let named = |device: &str, error: io::Error| io::Error::new(error.kind(), format!("{device}: {error}"));
     match ports {
         Ports::Cable => {
             let options = [first, second].map(memory::Options::of);
             let (sender, receiver) = memory::wire(1, (first, &options[0]), (second, &options[1]));
-            Ok([sender, receiver])
+            Ok((Pool::new(BUFFERS, 2048)?, [sender, receiver]))
         }
         Ports::Devices { sender, receiver, backend } => {
-            let opener = Opener::new(pool, 2);
+            let pool = Pool::new(BUFFERS, 2048)?;
+            let opener = Opener::new(&pool, 2);
             let open = |device: &str, index| {
                 opener
                     .open(*backend, device, index, 1, &Share::Exclusive, Steering::default())
-                    .map_err(|error| io::Error::new(error.kind(), format!("{device}: {error}")))
+                    .map_err(|error| named(device, error))
             };
-            Ok([open(sender, first)?, open(receiver, second)?])
+            Ok((Arc::clone(&pool), [open(sender, first)?, open(receiver, second)?]))
         }
+        #[cfg(feature = "dpdk")]
+        Ports::Dpdk { sender, receiver } => {
+            let options = dpdk::Options::default();
+            let dpdk = Dpdk::start(&options, &[sender, receiver], 2, BUFFERS, 2048)?;
+            let open =
+                |device: &str, index| dpdk.open(device, index, 1, None).map_err(|error| named(device, error));
+            Ok((Arc::clone(dpdk.pool()), [open(sender, first)?, open(receiver, second)?]))
+        }
+        #[cfg(not(feature = "dpdk"))]
+        Ports::Dpdk { sender, .. } => Err(named(
+            sender,
+            io::Error::new(
+                io::ErrorKind::Unsupported,
+                "this natgate was built without DPDK: build with `cargo build --release --features dpdk`",
+            ),
+        )),
     }
 }
 

@@ -8,9 +8,9 @@ use serde_json::Value;
 use crate::configuration::{base, dnat};
 use crate::gateway::{Gateway, socket};
 use crate::lab::Lab;
-use crate::with_both_back_ends;
+use crate::with_all_back_ends;
 
-with_both_back_ends! { pages pages_with_one_worker downloads iperf3 a_limited_eip ping routes dns many_connections }
+with_all_back_ends! { pages pages_with_one_worker downloads iperf3 a_limited_eip ping routes dns many_connections }
 
 fn pages(back_end: &str) {
     fetch_pages(back_end, 2);
@@ -31,7 +31,9 @@ fn fetch_pages(back_end: &str, workers: u16) {
     }
     let gateway = Gateway::start(
         &lab,
-        &base(back_end, &socket(&lab)).replace("workers = 2", &format!("workers = {workers}")),
+        &base(back_end, &socket(&lab))
+            .replace("workers = 2", &format!("workers = {workers}"))
+            .replace("qpairs=2", &format!("qpairs={workers}")),
     );
 
     lab.page("client", "http://203.0.113.16/", &["of web", "server port 8080\n", "client 198.51.100.10\n"]);

@@ -5,7 +5,12 @@ use std::path::Path;
 /// The story of the demo: a host behind single ports, a range and UDP; a host with an EIP of its own; a pool for everyone.
 /// Tests append what they need besides.
 pub fn base(back_end: &str, socket: &Path) -> String {
-    let mut text = system(socket) + &port("wan", back_end) + &port("lan", back_end);
+    let mut text = system(socket);
+    if back_end == "dpdk" {
+        // Workers that never sleep would leave the clients no core.
+        text += "idle = \"sleep\"\n";
+    }
+    text += &(port("wan", back_end) + &port("lan", back_end));
     text += r#"
 [[outside]]
 port = "wan"
@@ -32,8 +37,13 @@ pub fn system(socket: &Path) -> String {
     format!("[system]\nworkers = 2\nsessions = 65536\ncontrol = \"{}\"\n", socket.display())
 }
 
-/// A port on the device of the same name.
+/// A port on the device of the same name; of DPDK for two workers.
 pub fn port(name: &str, back_end: &str) -> String {
+    if back_end == "dpdk" {
+        return format!(
+            "\n[[port]]\nname = \"{name}\"\ndevice = \"net_af_packet_{name},iface={name},qpairs=2,framecnt=2048\"\nbackend = \"dpdk\"\n"
+        );
+    }
     format!("\n[[port]]\nname = \"{name}\"\ndevice = \"{name}\"\nbackend = \"{back_end}\"\n")
 }
 

@@ -32,9 +32,16 @@ impl<'a> Gateway<'a> {
         let devices: Vec<_> = lab
             .run("gw", "ls /sys/class/net")
             .split_whitespace()
-            .filter(|device| configuration.contains(&format!("device = \"{device}\"")))
+            .filter(|device| {
+                configuration.contains(&format!("device = \"{device}\""))
+                    || configuration.contains(&format!("iface={device},"))
+            })
             .map(str::to_owned)
             .collect();
+        if configuration.contains("backend = \"dpdk\"") {
+            // Its drivers for kernel devices have no room for super-frames.
+            lab.shell("lab_unsegmented \"$P\"");
+        }
         let before = devices.iter().map(|device| state_of(lab, device)).collect();
         let mut process = lab.spawn("gw", &format!("exec {BINARY} run --config {}", file.display()));
         let gateway = |process| Self { lab, process, file, devices, before };

@@ -3,9 +3,9 @@
 use crate::configuration::{base, dnat, eip, gateway, port, snat, vpc};
 use crate::gateway::{Gateway, socket};
 use crate::lab::Lab;
-use crate::with_both_back_ends;
+use crate::with_all_back_ends;
 
-with_both_back_ends! { through_the_same_gateway through_another_gateway }
+with_all_back_ends! { through_the_same_gateway through_another_gateway }
 
 fn through_the_same_gateway(back_end: &str) {
     let lab = Lab::new();

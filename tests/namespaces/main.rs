@@ -1,4 +1,4 @@
-//! The gateway between real kernels: network namespaces, real clients, both kernel back ends.
+//! The gateway between real kernels: network namespaces, real clients, all back ends that can use them.
 //!
 //! Every test makes its own network (see `scripts/lib/lab.sh` for the picture), starts the real binary in it, and at the end
 //! asserts what is true of every run: the counters add up, no kernel saw a wrong checksum, no private address was seen
@@ -16,8 +16,8 @@ mod million;
 mod operation;
 mod segments;
 
-/// One test for each kernel back end.
-macro_rules! with_both_back_ends {
+/// One test for each back end that can use a device of the kernel's.
+macro_rules! with_all_back_ends {
     ($($name:ident)*) => {
         mod af_xdp {
             $(#[test]
@@ -33,6 +33,15 @@ macro_rules! with_both_back_ends {
                 super::$name("af_packet");
             })*
         }
+        // DPDK's virtual device on packet sockets: the driver and everything above it, without a NIC.
+        #[cfg(feature = "dpdk")]
+        mod dpdk {
+            $(#[test]
+            fn $name() {
+                crate::common::need_root!();
+                super::$name("dpdk");
+            })*
+        }
     };
 }
-pub(crate) use with_both_back_ends;
+pub(crate) use with_all_back_ends;

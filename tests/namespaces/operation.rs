@@ -6,9 +6,9 @@ use crate::common::need_root;
 use crate::configuration::{base, dnat, eip};
 use crate::gateway::{Gateway, socket};
 use crate::lab::{Lab, wait_for};
-use crate::with_both_back_ends;
+use crate::with_all_back_ends;
 
-with_both_back_ends! { reload_under_traffic sessions_under_traffic explain_and_trace hangup_reloads }
+with_all_back_ends! { reload_under_traffic sessions_under_traffic explain_and_trace hangup_reloads }
 
 /// XDP sockets alone can leave to the kernel what is not the gateway's.
 #[test]

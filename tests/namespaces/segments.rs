@@ -4,9 +4,9 @@ use crate::common;
 use crate::configuration::{base, dnat, eip, gateway, port, snat, vpc};
 use crate::gateway::{Gateway, socket};
 use crate::lab::Lab;
-use crate::with_both_back_ends;
+use crate::with_all_back_ends;
 
-with_both_back_ends! { several_ways_to_one_server two_vpcs_with_the_same_addresses vlans a_narrow_way_out }
+with_all_back_ends! { several_ways_to_one_server two_vpcs_with_the_same_addresses vlans a_narrow_way_out }
 
 /// What two VPCs with the same private addresses have to do: leave with EIPs of their own, and be told apart.
 fn assert_two_vpcs(lab: &Lab) {

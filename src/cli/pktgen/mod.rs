@@ -120,10 +120,8 @@ struct Plan {
 }
 
 fn plan(args: &PktgenArgs) -> Result<Plan, String> {
-    let devices = |backend| match (&args.send, &args.receive) {
-        (Some(sender), Some(receiver)) if sender != receiver => {
-            Ok(Ports::Devices { sender: sender.clone(), receiver: receiver.clone(), backend })
-        }
+    let devices = || match (&args.send, &args.receive) {
+        (Some(sender), Some(receiver)) if sender != receiver => Ok((sender.clone(), receiver.clone())),
         (Some(_), Some(_)) => Err("--send and --receive must be two devices".to_owned()),
         _ => Err("--send and --receive say which devices are used (or --backend memory: none)".to_owned()),
     };
@@ -132,9 +130,19 @@ fn plan(args: &PktgenArgs) -> Result<Plan, String> {
             return Err("with --backend memory there are no devices to --send or --receive".to_owned());
         }
         PktgenBackend::Memory => Ports::Cable,
-        PktgenBackend::Auto => devices(Backend::Auto)?,
-        PktgenBackend::AfXdp => devices(Backend::AfXdp)?,
-        PktgenBackend::AfPacket => devices(Backend::AfPacket)?,
+        PktgenBackend::Dpdk => {
+            let (sender, receiver) = devices()?;
+            Ports::Dpdk { sender, receiver }
+        }
+        PktgenBackend::Auto | PktgenBackend::AfXdp | PktgenBackend::AfPacket => {
+            let (sender, receiver) = devices()?;
+            let backend = match args.backend {
+                PktgenBackend::AfXdp => Backend::AfXdp,
+                PktgenBackend::AfPacket => Backend::AfPacket,
+                _ => Backend::Auto,
+            };
+            Ports::Devices { sender, receiver, backend }
+        }
     };
     let gateway = match (&ports, args.gateway, args.gateway_mac) {
         (Ports::Cable, None, None) => Gateway::Receiver,

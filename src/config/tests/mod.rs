@@ -10,6 +10,10 @@ use super::*;
 /// A valid file with something of everything.
 const EXAMPLE: &str = include_str!("example.toml");
 
+/// A valid file of a gateway on DPDK.
+const DPDK: &str = "[dpdk]\nhugepages = 'off'\nmemory = 256\narguments = ['--iova-mode=va']\n[[port]]\nname = 'wan'\n\
+                    backend = 'dpdk'\ndevice = 'net_af_packet0,iface=wan/0'\n";
+
 const FACTS: [PortFacts; 2] =
     [PortFacts { mac: [2, 0, 0, 0, 0, 1], mtu: 1500 }, PortFacts { mac: [2, 0, 0, 0, 0, 2], mtu: 9000 }];
 
@@ -46,8 +50,13 @@ fn the_reference_has_exactly_the_keys_that_are_read() {
         "natgate.toml",
     );
     assert!(read(&with_store).is_some());
-    let asked: std::collections::BTreeSet<_> =
-        document.asked.borrow().union(&with_store.asked.borrow()).copied().collect();
+    let with_dpdk = Document::new(DPDK, "natgate.toml");
+    assert_eq!(read(&with_dpdk).is_some(), cfg!(feature = "dpdk"));
+    let asked: std::collections::BTreeSet<_> = (document.asked.borrow().iter())
+        .chain(with_store.asked.borrow().iter())
+        .chain(with_dpdk.asked.borrow().iter())
+        .copied()
+        .collect();
     let asked: Vec<_> = asked.into_iter().collect();
     let mut known: Vec<_> =
         reference::SECTIONS.iter().flat_map(|s| s.keys.iter().map(|key| (s.path, key.name))).collect();

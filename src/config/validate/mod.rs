@@ -1,6 +1,7 @@
 //! From tables to a [`Model`]: the rules that concern more than one value. A part that breaks a rule is noted and left
 //! out, and the parts that refer to it are judged as far as they can be.
 
+mod dpdk;
 mod entries;
 pub(crate) mod gateways;
 mod system;
@@ -29,6 +30,7 @@ pub(super) fn validate(document: &Document<'_>, file: &File) -> Option<Model> {
     let store = check.store();
     let api = check.api(&system);
     let session_log = check.session_log();
+    let dpdk = check.dpdk();
     let ports = check.ports();
     let topology = check.topology();
     let gateways = check.gateways(quotas);
@@ -46,6 +48,7 @@ pub(super) fn validate(document: &Document<'_>, file: &File) -> Option<Model> {
         store,
         api,
         session_log,
+        dpdk,
         ports,
         outside: topology.outside,
         vpcs: topology.vpcs,

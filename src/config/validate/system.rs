@@ -43,11 +43,10 @@ impl Check<'_, '_> {
             }
             workers = Workers::Cores(cores.iter().map(|core| core.value as usize).collect());
         }
-        let af_xdp = |port: &PortTable| {
-            port.backend.as_ref().is_some_and(|backend| backend.value == BackendWord::AfXdp)
-        };
         if let Some(size) = &table.buffer_size
-            && (!size.value.is_power_of_two() || size.value > 4096 && self.file.ports.iter().any(af_xdp))
+            && (!size.value.is_power_of_two()
+                || size.value > 4096 && self.has_port_of(BackendWord::AfXdp)
+                || size.value > 32768 && self.has_port_of(BackendWord::Dpdk))
         {
             self.at(table.here, size, Code::BufferSize).emit();
         }
@@ -264,6 +263,7 @@ impl Check<'_, '_> {
             match word {
                 BackendWord::AfXdp => Backend::AfXdp { device, share },
                 BackendWord::AfPacket => Backend::AfPacket { device },
+                BackendWord::Dpdk => Backend::Dpdk { device },
                 BackendWord::Auto | BackendWord::Pcap => Backend::Auto { device, share },
             }
         };

@@ -253,6 +253,9 @@ fn attach(program: &Program, index: u32, name: &str, wish: Attach) -> io::Result
 
 fn check_pool(umem: &Umem, options: &Options) -> io::Result<()> {
     let slot = umem.pool().slot_size();
+    if !umem.pool().is_dense() {
+        return invalid("XDP sockets cannot use the buffers of DPDK: open the device with DPDK as well, as `net_af_xdp0,iface=DEVICE`".to_owned());
+    }
     if !matches!(slot, 2048 | 4096) {
         return invalid(format!("XDP sockets take packet slots of 2048 or 4096 bytes, not {slot}"));
     }

@@ -9,11 +9,12 @@
 mod sys;
 
 use std::io;
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
 
-pub use sys::Frame;
+pub use sys::{Frame, Region};
 
 use crate::base::hugepage::{HugeSlice, Pages};
 
@@ -21,18 +22,58 @@ use crate::base::hugepage::{HugeSlice, Pages};
 pub const HEADROOM: usize = 256;
 
 /// Free slots move between a worker's cache and the pool in groups of this size.
-const GROUP: usize = 64;
+pub const GROUP: usize = 64;
 /// A cache gives groups back above this many free slots.
 const CACHE_HIGH: usize = 8 * GROUP;
+
+/// Where slots are when they are in no worker's cache: the pool's own memory, or memory that a back end needs buffers
+/// to come from.
+pub trait Store: Send + Sync + std::fmt::Debug {
+    /// Takes a group of free slots.
+    fn take(&self) -> Option<[u32; GROUP]>;
+
+    /// Takes slots back; those that it has no room for stay with the caller, who is told so by `false`.
+    fn give(&self, slots: &[u32]) -> bool;
+
+    /// Free slots here.
+    fn free(&self) -> usize;
+}
 
 /// All packet buffers of the process: slots of one size in one region.
 #[derive(Debug)]
 pub struct Pool {
-    memory: HugeSlice<u8>,
+    start: NonNull<u8>,
+    /// Bytes of the region.
+    len: usize,
+    /// Bytes from a slot number to the next. Not every number need be a slot's.
+    unit: usize,
     slot_size: usize,
     slots: usize,
-    /// Groups of free slots that are in no worker's cache.
+    pages: Pages,
+    /// Owns the memory. The free slots that are in no worker's cache lie here.
+    store: Box<dyn Store>,
+}
+
+/// Memory of the pool's own, in which slots lie one behind the other.
+#[derive(Debug)]
+struct Own {
+    _memory: HugeSlice<u8>,
     spare: ArrayQueue<[u32; GROUP]>,
+}
+
+impl Store for Own {
+    fn take(&self) -> Option<[u32; GROUP]> {
+        self.spare.pop()
+    }
+
+    fn give(&self, slots: &[u32]) -> bool {
+        // The queue has room for every group there is; what is less than a group stays where it is.
+        <[u32; GROUP]>::try_from(slots).is_ok_and(|group| self.spare.push(group).is_ok())
+    }
+
+    fn free(&self) -> usize {
+        self.spare.len() * GROUP
+    }
 }
 
 impl Pool {
@@ -54,7 +95,9 @@ impl Pool {
             // The queue holds exactly as many groups as there are.
             let _ = spare.push(std::array::from_fn(|i| first + i as u32));
         }
-        Ok(Arc::new(Self { memory, slot_size, slots, spare }))
+        let (start, len, pages) = (memory.as_ptr(), memory.len(), memory.pages());
+        let store = Box::new(Own { _memory: memory, spare });
+        Ok(Arc::new(Self { start, len, unit: slot_size, slot_size, slots, pages, store }))
     }
 
     /// A worker's own supply of slots.
@@ -74,17 +117,22 @@ impl Pool {
 
     /// The kind of pages underneath.
     pub fn pages(&self) -> Pages {
-        self.memory.pages()
+        self.pages
     }
 
     /// The whole region, for a back end that registers it with the kernel: start and length in bytes.
-    pub fn region(&self) -> (std::ptr::NonNull<u8>, usize) {
-        (self.memory.as_ptr(), self.slots * self.slot_size)
+    pub fn region(&self) -> (NonNull<u8>, usize) {
+        (self.start, self.len)
+    }
+
+    /// Whether slots lie one behind the other, from number 0 on, as XDP sockets need them.
+    pub fn is_dense(&self) -> bool {
+        self.unit == self.slot_size
     }
 
     /// Free slots that are in no cache.
     pub fn spare_slots(&self) -> usize {
-        self.spare.len() * GROUP
+        self.store.free()
     }
 }
 
@@ -115,7 +163,7 @@ impl Cache {
     #[inline]
     pub fn take(&mut self) -> Option<Frame> {
         if self.free.is_empty() {
-            let group = self.pool.spare.pop()?;
+            let group = self.pool.store.take()?;
             self.free.extend_from_slice(&group);
         }
         self.free.pop().map(|slot| Frame::of_slot(&self.pool, slot))
@@ -131,11 +179,8 @@ impl Cache {
     }
 
     fn release_group(&mut self) {
-        let rest = self.free.len() - GROUP;
-        let mut group = [0; GROUP];
-        group.copy_from_slice(&self.free[rest..]);
-        // The queue has room for every group there is.
-        if self.pool.spare.push(group).is_ok() {
+        let rest = self.free.len().saturating_sub(GROUP);
+        if self.pool.store.give(&self.free[rest..]) {
             self.free.truncate(rest);
         }
     }
@@ -145,6 +190,10 @@ impl Drop for Cache {
     fn drop(&mut self) {
         while self.free.len() >= GROUP {
             self.release_group();
+        }
+        if !self.free.is_empty() {
+            // Some stores take any number.
+            self.pool.store.give(&self.free);
         }
     }
 }

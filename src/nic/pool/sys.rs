@@ -4,8 +4,47 @@
 
 use std::ptr::NonNull;
 
-use super::{HEADROOM, Pool};
+use std::sync::Arc;
+
+use super::{HEADROOM, Pool, Store};
+use crate::base::hugepage::Pages;
 use crate::base::{Checksum, PortIndex};
+
+// SAFETY: the region is plain bytes; who may touch which is settled by the ownership of slots, and the store is itself
+// shared between threads.
+unsafe impl Send for Pool {}
+// SAFETY: as above.
+unsafe impl Sync for Pool {}
+
+/// Slots in memory that a back end brings with it.
+#[derive(Debug)]
+pub struct Region {
+    /// Where it starts.
+    pub start: NonNull<u8>,
+    /// Its length in bytes.
+    pub len: usize,
+    /// Bytes from a slot number to the next: slot `n` starts at `n * unit`.
+    pub unit: usize,
+    /// Bytes of a slot.
+    pub slot_size: usize,
+    /// Number of slots.
+    pub slots: usize,
+    /// The kind of pages underneath.
+    pub pages: Pages,
+}
+
+impl Pool {
+    /// A pool over slots of a back end's own.
+    ///
+    /// # Safety
+    /// The region is mapped and initialised as long as the store lives. The store gives out each number at most once
+    /// until it is given back; it gives out only numbers of slots, which lie inside the region and apart from each
+    /// other.
+    pub unsafe fn over(region: &Region, store: Box<dyn Store>) -> Arc<Self> {
+        let Region { start, len, unit, slot_size, slots, pages } = *region;
+        Arc::new(Self { start, len, unit, slot_size, slots, pages, store })
+    }
+}
 
 /// Exclusive ownership of one slot of a [`Pool`] and of the frame inside it.
 ///
@@ -31,9 +70,10 @@ unsafe impl Send for Frame {}
 impl Frame {
     /// The frame of a free slot. Only a cache calls this, with a slot that it took off its own free list.
     pub(super) fn of_slot(pool: &Pool, slot: u32) -> Self {
-        assert!((slot as usize) < pool.slots, "slot out of range");
+        let offset = slot as usize * pool.unit;
+        assert!(offset + pool.slot_size <= pool.len, "slot out of range");
         // SAFETY: the slot lies inside the pool's region, by the assertion.
-        let start = unsafe { pool.memory.as_ptr().add(slot as usize * pool.slot_size) };
+        let start = unsafe { pool.start.add(offset) };
         Self {
             start,
             slot,

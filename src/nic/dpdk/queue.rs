@@ -1,0 +1,130 @@
+//! One receive and transmit queue of a port, and the port that all of them share.
+
+use std::io;
+use std::sync::Arc;
+
+use super::sys::{self, Lane, Mempool};
+use crate::base::{Checksum, PortIndex};
+use crate::nic::{Burst, Cache, PortCounters, Queue};
+
+/// Frames that a queue is drained of at most when its port is closed: more than any ring has entries.
+const MOST_DRAINED: usize = 1 << 17;
+
+/// A started port. It is stopped, and its device given back, with the last of its queues.
+#[derive(Debug)]
+pub(super) struct Device {
+    port: u16,
+    queues: u16,
+    is_stopped: bool,
+    _mempool: Arc<Mempool>,
+}
+
+impl Device {
+    pub(super) fn new(port: u16, queues: u16, mempool: &Arc<Mempool>) -> Self {
+        Self { port, queues, is_stopped: false, _mempool: Arc::clone(mempool) }
+    }
+
+    fn stop(&mut self) -> io::Result<()> {
+        if std::mem::replace(&mut self.is_stopped, true) {
+            return Ok(());
+        }
+        // What a software ring holds does not come back to the pool by itself.
+        (0..self.queues).for_each(|queue| sys::drain(self.port, queue, MOST_DRAINED));
+        sys::stop_port(self.port)
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop() {
+            log::warn!("a DPDK port could not be closed: {error}");
+        }
+    }
+}
+
+/// A thread that DPDK knows until it ends.
+struct Known;
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        sys::unregister_thread();
+    }
+}
+
+thread_local! {
+    static KNOWN: Known = {
+        if let Err(error) = sys::register_thread() {
+            log::warn!("DPDK does not take a worker as a thread of its own, so buffers have no cache: {error}");
+        }
+        Known
+    };
+}
+
+/// A queue of a port.
+#[derive(Debug)]
+pub(super) struct DpdkQueue {
+    /// `None` once closed.
+    lane: Option<Lane>,
+    device: Option<Arc<Device>>,
+    index: PortIndex,
+    /// What is known of a checksum of which the port says nothing.
+    unverified: Checksum,
+    /// The port whose counters it reports: the first queue does it for all.
+    counted: Option<u16>,
+    is_known: bool,
+    refused: u64,
+    last: PortCounters,
+}
+
+impl DpdkQueue {
+    pub(super) fn new(
+        lane: Lane,
+        device: &Arc<Device>,
+        index: PortIndex,
+        unverified: Checksum,
+        is_first: bool,
+    ) -> Self {
+        Self {
+            lane: Some(lane),
+            counted: is_first.then_some(device.port),
+            device: Some(Arc::clone(device)),
+            index,
+            unverified,
+            is_known: false,
+            refused: 0,
+            last: PortCounters::default(),
+        }
+    }
+}
+
+impl Queue for DpdkQueue {
+    fn receive(&mut self, _cache: &mut Cache, burst: &mut Burst) -> usize {
+        if !self.is_known {
+            KNOWN.with(|_| self.is_known = true);
+        }
+        let Some(lane) = &mut self.lane else { return 0 };
+        lane.receive(self.index, self.unverified, burst, &mut self.refused)
+    }
+
+    fn transmit(&mut self, _cache: &mut Cache, burst: &mut Burst) -> usize {
+        self.lane.as_mut().map_or(0, |lane| lane.transmit(burst))
+    }
+
+    fn counters(&mut self) -> PortCounters {
+        if let Some(port) = self.counted.filter(|_| self.lane.is_some())
+            && let Ok([rx_missed, rx_errors, tx_errors]) = sys::counters(port)
+        {
+            self.last = PortCounters { rx_missed, rx_errors, tx_errors };
+        }
+        PortCounters { rx_errors: self.last.rx_errors + self.refused, ..self.last }
+    }
+
+    fn close(&mut self, _cache: &mut Cache) -> io::Result<()> {
+        self.counters();
+        self.lane = None;
+        match self.device.take().and_then(Arc::into_inner) {
+            Some(mut device) => device.stop(),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,359 @@
+/*
+ * What of DPDK's interface is inline functions, macros and large structures, behind plain functions with plain numbers.
+ * `sys.rs` declares each of them; the two files are read side by side.
+ */
+
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <rte_eal.h>
+#include <rte_errno.h>
+#include <rte_ethdev.h>
+#include <rte_ether.h>
+#include <rte_lcore.h>
+#include <rte_log.h>
+#include <rte_mbuf.h>
+#include <rte_mempool.h>
+#include <rte_version.h>
+
+/* Frames that are passed on at once; larger bursts go in several. */
+#define CHUNK 64
+
+/* ---- Log ---- */
+
+typedef void (*natgate_log)(int level, const char *text, size_t length);
+
+static natgate_log log_to;
+
+static ssize_t write_log(void *cookie, const char *text, size_t length)
+{
+	(void)cookie;
+	log_to(rte_log_cur_msg_loglevel(), text, length);
+	return (ssize_t)length;
+}
+
+/* Sends what DPDK logs to a function. */
+int natgate_dpdk_log(natgate_log function)
+{
+	cookie_io_functions_t functions = { .write = write_log };
+	FILE *stream = fopencookie(NULL, "w", functions);
+
+	if (stream == NULL)
+		return -errno;
+	setvbuf(stream, NULL, _IOLBF, BUFSIZ);
+	log_to = function;
+	return rte_openlog_stream(stream);
+}
+
+/* ---- Errors and threads ---- */
+
+int natgate_dpdk_errno(void)
+{
+	return rte_errno;
+}
+
+int natgate_dpdk_is_registered(void)
+{
+	return rte_lcore_id() != LCORE_ID_ANY;
+}
+
+/* ---- Buffers ---- */
+
+/*
+ * A buffer is known by where its bytes start: behind the mbuf, without private data between. While the gateway has it, the
+ * mbuf is as it was in the pool: one segment, one reference.
+ */
+static inline struct rte_mbuf *mbuf_of(void *start)
+{
+	return (struct rte_mbuf *)((char *)start - sizeof(struct rte_mbuf));
+}
+
+struct bounds {
+	uintptr_t lowest;
+	uintptr_t highest;
+};
+
+static void widen(struct rte_mempool *pool, void *opaque, void *object, unsigned int index)
+{
+	struct bounds *bounds = opaque;
+	struct rte_mbuf *mbuf = object;
+	uintptr_t start = (uintptr_t)mbuf->buf_addr;
+
+	(void)pool;
+	(void)index;
+	if (bounds->lowest == 0 || start < bounds->lowest)
+		bounds->lowest = start;
+	if (start > bounds->highest)
+		bounds->highest = start;
+}
+
+/* A pool of `count` buffers of `size` bytes; tells the lowest and the highest start of a buffer. */
+struct rte_mempool *natgate_dpdk_pool(unsigned int count, uint16_t size, int node, uintptr_t *lowest, uintptr_t *highest)
+{
+	struct bounds bounds = { 0, 0 };
+	unsigned int cache = RTE_MIN(256u, count / 16);
+	struct rte_mempool *pool = rte_pktmbuf_pool_create("natgate", count, cache, 0, size, node);
+
+	if (pool == NULL)
+		return NULL;
+	rte_mempool_obj_iter(pool, widen, &bounds);
+	*lowest = bounds.lowest;
+	*highest = bounds.highest;
+	return pool;
+}
+
+/* Takes `count` buffers or none. */
+int natgate_dpdk_take(struct rte_mempool *pool, void **starts, unsigned int count)
+{
+	int error = rte_mempool_get_bulk(pool, starts, count);
+
+	if (error == 0)
+		for (unsigned int i = 0; i < count; i++)
+			starts[i] = (char *)starts[i] + sizeof(struct rte_mbuf);
+	return error;
+}
+
+/* Takes buffers back; `starts` is overwritten. */
+void natgate_dpdk_give(struct rte_mempool *pool, void **starts, unsigned int count)
+{
+	for (unsigned int i = 0; i < count; i++)
+		starts[i] = mbuf_of(starts[i]);
+	rte_mempool_put_bulk(pool, starts, count);
+}
+
+/* ---- Frames ---- */
+
+#define CHECKSUM_GOOD 1
+/* Only the pseudo-header's sum is in the field. */
+#define CHECKSUM_PARTIAL 2
+
+struct frame {
+	void *start;
+	uint16_t head;
+	uint16_t length;
+	uint16_t flags;
+};
+
+/* Makes a received frame one that lies in one buffer of the pool, as it was on the wire. */
+static inline int unify(struct rte_mbuf **mbuf, const struct rte_mempool *pool)
+{
+	struct rte_mbuf *m = *mbuf;
+
+	if (unlikely(m->pool != pool || mbuf_of(m->buf_addr) != m))
+		return -1;
+	if (unlikely(m->nb_segs != 1) && rte_pktmbuf_linearize(m) != 0)
+		return -1;
+	if (unlikely(m->ol_flags & RTE_MBUF_F_RX_VLAN_STRIPPED) && rte_vlan_insert(mbuf) != 0)
+		return -1;
+	return 0;
+}
+
+/* Receives up to `most` frames into buffers of the pool; those that none could hold are added to `refused`. */
+unsigned int natgate_dpdk_receive(uint16_t port, uint16_t queue, const struct rte_mempool *pool, struct frame *frames,
+				  unsigned int most, uint64_t *refused)
+{
+	struct rte_mbuf *mbufs[CHUNK];
+	unsigned int count = 0;
+
+	while (count < most) {
+		uint16_t want = (uint16_t)RTE_MIN(most - count, (unsigned int)CHUNK);
+		uint16_t got = rte_eth_rx_burst(port, queue, mbufs, want);
+
+		for (uint16_t i = 0; i < got; i++) {
+			struct rte_mbuf *m = mbufs[i];
+			uint64_t l4 = m->ol_flags & RTE_MBUF_F_RX_L4_CKSUM_MASK;
+
+			if (unlikely(unify(&m, pool) != 0)) {
+				rte_pktmbuf_free(mbufs[i]);
+				*refused += 1;
+				continue;
+			}
+			frames[count++] = (struct frame){
+				.start = m->buf_addr,
+				.head = m->data_off,
+				.length = m->data_len,
+				.flags = l4 == RTE_MBUF_F_RX_L4_CKSUM_GOOD ? CHECKSUM_GOOD :
+					 l4 == RTE_MBUF_F_RX_L4_CKSUM_NONE ? CHECKSUM_PARTIAL : 0,
+			};
+		}
+		if (got < want)
+			break;
+	}
+	return count;
+}
+
+/* Sends frames; says how many were taken, from the front. */
+unsigned int natgate_dpdk_transmit(uint16_t port, uint16_t queue, const struct frame *frames, unsigned int count)
+{
+	struct rte_mbuf *mbufs[CHUNK];
+	unsigned int sent = 0;
+
+	while (sent < count) {
+		uint16_t chunk = (uint16_t)RTE_MIN(count - sent, (unsigned int)CHUNK);
+		uint16_t taken;
+
+		for (uint16_t i = 0; i < chunk; i++) {
+			const struct frame *frame = &frames[sent + i];
+			struct rte_mbuf *m = mbuf_of(frame->start);
+
+			m->data_off = frame->head;
+			m->data_len = frame->length;
+			m->pkt_len = frame->length;
+			m->ol_flags = 0;
+			mbufs[i] = m;
+		}
+		taken = rte_eth_tx_burst(port, queue, mbufs, chunk);
+		sent += taken;
+		if (taken < chunk)
+			break;
+	}
+	return sent;
+}
+
+/* Receives and gives back what waits in a queue, at most `most` frames. */
+void natgate_dpdk_drain(uint16_t port, uint16_t queue, unsigned int most)
+{
+	struct rte_mbuf *mbufs[CHUNK];
+	uint16_t got;
+
+	while (most > 0 && (got = rte_eth_rx_burst(port, queue, mbufs, (uint16_t)RTE_MIN(most, (unsigned int)CHUNK))) > 0) {
+		rte_pktmbuf_free_bulk(mbufs, got);
+		most -= got;
+	}
+}
+
+/* ---- Ports ---- */
+
+struct wish {
+	struct rte_mempool *pool;
+	uint16_t queues;
+	uint16_t descriptors;
+	/* Zero: as the port is. */
+	uint16_t mtu;
+};
+
+struct port {
+	uint8_t mac[RTE_ETHER_ADDR_LEN];
+	uint16_t mtu;
+	uint16_t receive_queues;
+	uint16_t transmit_queues;
+	/* Entries of a queue's rings, as they are. */
+	uint16_t receive_ring;
+	uint16_t transmit_ring;
+	int node;
+	uint32_t interface;
+	uint8_t checksums;
+	uint8_t hashes;
+	uint8_t fast_free;
+	char driver[32];
+};
+
+#define RX_CHECKSUMS (RTE_ETH_RX_OFFLOAD_UDP_CKSUM | RTE_ETH_RX_OFFLOAD_TCP_CKSUM)
+#define HASHED (RTE_ETH_RSS_IPV4 | RTE_ETH_RSS_FRAG_IPV4 | RTE_ETH_RSS_NONFRAG_IPV4_TCP | \
+		RTE_ETH_RSS_NONFRAG_IPV4_UDP | RTE_ETH_RSS_NONFRAG_IPV4_OTHER)
+
+/* What a port is and can. */
+int natgate_dpdk_port(uint16_t id, struct port *port)
+{
+	struct rte_eth_dev_info info;
+	int error = rte_eth_dev_info_get(id, &info);
+
+	memset(port, 0, sizeof(*port));
+	if (error != 0)
+		return error;
+	port->receive_queues = info.max_rx_queues;
+	port->transmit_queues = info.max_tx_queues;
+	port->node = rte_eth_dev_socket_id(id);
+	port->interface = info.if_index;
+	snprintf(port->driver, sizeof(port->driver), "%s", info.driver_name ? info.driver_name : "");
+	error = rte_eth_macaddr_get(id, (struct rte_ether_addr *)port->mac);
+	return error != 0 ? error : rte_eth_dev_get_mtu(id, &port->mtu);
+}
+
+/* Sets a port up and starts it. `step` tells what failed. */
+int natgate_dpdk_start(uint16_t id, const struct wish *wish, struct port *port, const char **step)
+{
+	struct rte_eth_dev_info info;
+	struct rte_eth_conf conf;
+	struct rte_eth_txconf transmit;
+	uint16_t rx = wish->descriptors, tx = wish->descriptors;
+	int error;
+
+	memset(&conf, 0, sizeof(conf));
+	*step = "asking what the port can";
+	error = rte_eth_dev_info_get(id, &info);
+	if (error != 0)
+		return error;
+	conf.rxmode.offloads = info.rx_offload_capa & RX_CHECKSUMS;
+	if (wish->queues > 1 && (info.flow_type_rss_offloads & HASHED) != 0) {
+		conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
+		conf.rx_adv_conf.rss_conf.rss_hf = info.flow_type_rss_offloads & HASHED;
+		port->hashes = 1;
+	}
+	/* Every frame comes from the one pool, in one segment with one reference. */
+	conf.txmode.offloads = info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE;
+	port->checksums = conf.rxmode.offloads != 0;
+	port->fast_free = conf.txmode.offloads != 0;
+	conf.rxmode.mtu = wish->mtu;
+
+	*step = "setting it up";
+	error = rte_eth_dev_configure(id, wish->queues, wish->queues, &conf);
+	if (error != 0)
+		return error;
+	*step = "choosing the length of its rings";
+	error = rte_eth_dev_adjust_nb_rx_tx_desc(id, &rx, &tx);
+	if (error != 0)
+		return error;
+	transmit = info.default_txconf;
+	transmit.offloads = conf.txmode.offloads;
+	for (uint16_t queue = 0; queue < wish->queues; queue++) {
+		*step = "setting up a receive queue";
+		error = rte_eth_rx_queue_setup(id, queue, rx, (unsigned int)port->node, NULL, wish->pool);
+		if (error != 0)
+			return error;
+		*step = "setting up a transmit queue";
+		error = rte_eth_tx_queue_setup(id, queue, tx, (unsigned int)port->node, &transmit);
+		if (error != 0)
+			return error;
+	}
+	*step = "setting its MTU";
+	if (wish->mtu != 0 && wish->mtu != port->mtu) {
+		error = rte_eth_dev_set_mtu(id, wish->mtu);
+		if (error != 0)
+			return error;
+	}
+	*step = "starting it";
+	error = rte_eth_dev_start(id);
+	if (error != 0)
+		return error;
+	port->receive_ring = rx;
+	port->transmit_ring = tx;
+	if (wish->mtu != 0)
+		port->mtu = wish->mtu;
+	return 0;
+}
+
+/* Whether the link is up; negative where the port does not say. */
+int natgate_dpdk_link(uint16_t id)
+{
+	struct rte_eth_link link;
+	int error = rte_eth_link_get_nowait(id, &link);
+
+	return error != 0 ? error : link.link_status == RTE_ETH_LINK_UP;
+}
+
+/* Frames that the port missed, refused, and could not send. */
+int natgate_dpdk_counters(uint16_t id, uint64_t *missed, uint64_t *refused, uint64_t *unsent)
+{
+	struct rte_eth_stats stats;
+	int error = rte_eth_stats_get(id, &stats);
+
+	if (error != 0)
+		return error;
+	*missed = stats.imissed + stats.rx_nombuf;
+	*refused = stats.ierrors;
+	*unsent = stats.oerrors;
+	return 0;
+}

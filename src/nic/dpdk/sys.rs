@@ -1,0 +1,447 @@
+//! DPDK's functions: its own where they are plain, and those of `shim.c`.
+
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
+use std::io;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use super::eal::{self, Eal};
+use crate::base::hugepage::Pages;
+use crate::base::{Checksum, PortIndex};
+use crate::nic::pool::{GROUP, Region, Store};
+use crate::nic::{BURST, Burst, Frame, Pool};
+
+/// `struct rte_mempool`, of which nothing is known here.
+#[repr(C)]
+struct Opaque {
+    _private: [u8; 0],
+}
+
+/// A frame in a buffer, by the buffer's start.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct RawFrame {
+    start: *mut c_void,
+    head: u16,
+    length: u16,
+    flags: u16,
+}
+
+/// The port has verified the transport checksum.
+const CHECKSUM_GOOD: u16 = 1;
+/// Only the pseudo-header's sum is in the field.
+const CHECKSUM_PARTIAL: u16 = 2;
+
+#[repr(C)]
+struct RawWish {
+    pool: *mut Opaque,
+    queues: u16,
+    descriptors: u16,
+    mtu: u16,
+}
+
+/// What a port is and can.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Facts {
+    pub(super) mac: [u8; 6],
+    /// Largest packet that it takes at present.
+    pub(super) mtu: u16,
+    /// The most queues of each kind.
+    pub(super) receive_queues: u16,
+    pub(super) transmit_queues: u16,
+    /// Entries of a queue's rings, once started.
+    pub(super) receive_ring: u16,
+    pub(super) transmit_ring: u16,
+    /// The NUMA node that it is on; negative if that is not known.
+    pub(super) node: c_int,
+    /// The kernel's interface underneath; zero if there is none.
+    pub(super) interface: u32,
+    /// Whether it verifies transport checksums.
+    pub(super) checksums: bool,
+    /// Whether it distributes frames over its queues by a hash of the flow.
+    pub(super) hashes: bool,
+    /// Whether it gives buffers back without looking at them.
+    pub(super) fast_free: bool,
+    driver: [c_char; 32],
+}
+
+impl Facts {
+    /// The name of the driver.
+    pub(super) fn driver(&self) -> String {
+        self.driver.iter().take_while(|&&byte| byte != 0).map(|&byte| char::from(byte as u8)).collect()
+    }
+}
+
+unsafe extern "C" {
+    fn rte_eal_init(count: c_int, arguments: *mut *mut c_char) -> c_int;
+    fn rte_eal_cleanup() -> c_int;
+    fn rte_thread_register() -> c_int;
+    fn rte_thread_unregister();
+    fn rte_strerror(error: c_int) -> *const c_char;
+    fn rte_dev_probe(arguments: *const c_char) -> c_int;
+    fn rte_eth_dev_get_port_by_name(name: *const c_char, port: *mut u16) -> c_int;
+    fn rte_eth_dev_stop(port: u16) -> c_int;
+    fn rte_eth_dev_close(port: u16) -> c_int;
+    fn rte_mempool_avail_count(pool: *const Opaque) -> c_uint;
+    fn rte_mempool_free(pool: *mut Opaque);
+
+    fn natgate_dpdk_log(function: extern "C" fn(c_int, *const u8, usize)) -> c_int;
+    fn natgate_dpdk_errno() -> c_int;
+    fn natgate_dpdk_is_registered() -> c_int;
+    fn natgate_dpdk_pool(
+        count: c_uint,
+        size: u16,
+        node: c_int,
+        lowest: *mut usize,
+        highest: *mut usize,
+    ) -> *mut Opaque;
+    fn natgate_dpdk_take(pool: *mut Opaque, starts: *mut *mut c_void, count: c_uint) -> c_int;
+    fn natgate_dpdk_give(pool: *mut Opaque, starts: *mut *mut c_void, count: c_uint);
+    fn natgate_dpdk_receive(
+        port: u16,
+        queue: u16,
+        pool: *const Opaque,
+        frames: *mut RawFrame,
+        most: c_uint,
+        refused: *mut u64,
+    ) -> c_uint;
+    fn natgate_dpdk_transmit(port: u16, queue: u16, frames: *const RawFrame, count: c_uint) -> c_uint;
+    fn natgate_dpdk_drain(port: u16, queue: u16, most: c_uint);
+    fn natgate_dpdk_port(port: u16, facts: *mut Facts) -> c_int;
+    fn natgate_dpdk_start(
+        port: u16,
+        wish: *const RawWish,
+        facts: *mut Facts,
+        step: *mut *const c_char,
+    ) -> c_int;
+    fn natgate_dpdk_link(port: u16) -> c_int;
+    fn natgate_dpdk_counters(port: u16, missed: *mut u64, refused: *mut u64, unsent: *mut u64) -> c_int;
+}
+
+/// The error of a function that returns its negative.
+fn outcome(result: c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) }
+}
+
+/// DPDK's own words for its last error on this thread.
+fn last_error() -> io::Error {
+    // SAFETY: reads a number of this thread.
+    let number = unsafe { natgate_dpdk_errno() };
+    // SAFETY: takes a number and returns a string that stays valid until the thread's next call.
+    let words = unsafe { rte_strerror(number) };
+    // SAFETY: a C string, as it was returned just now.
+    let words = unsafe { CStr::from_ptr(words) };
+    io::Error::new(io::Error::from_raw_os_error(number).kind(), words.to_string_lossy().into_owned())
+}
+
+/// Sends what DPDK logs to [`eal::note`].
+pub(super) fn log_to_eal() -> io::Result<()> {
+    extern "C" fn note(level: c_int, text: *const u8, length: usize) {
+        // SAFETY: the shim passes a text, never null, and its length; it does not change during the call.
+        let text = unsafe { std::slice::from_raw_parts(text, length) };
+        eal::note(level, &String::from_utf8_lossy(text));
+    }
+    // SAFETY: the function may be called on any thread at any time from now on, and takes just what the shim passes.
+    outcome(unsafe { natgate_dpdk_log(note) })
+}
+
+/// Starts DPDK with these arguments.
+pub(super) fn start(arguments: &[CString]) -> io::Result<()> {
+    let mut pointers: Vec<*mut c_char> = arguments.iter().map(|text| text.as_ptr().cast_mut()).collect();
+    let count = c_int::try_from(pointers.len()).map_err(io::Error::other)?;
+    // SAFETY: so many C strings, which live beyond the call; DPDK changes their order but not their text, and copies what
+    // it keeps. Called once a process.
+    let result = unsafe { rte_eal_init(count, pointers.as_mut_ptr()) };
+    if result < 0 { Err(last_error()) } else { Ok(()) }
+}
+
+/// Ends DPDK.
+pub(super) fn end() {
+    // SAFETY: called once, by the owner of what `start` began, when no pool or port is left.
+    unsafe { rte_eal_cleanup() };
+}
+
+/// Makes this thread one that DPDK knows, with caches of its own.
+pub(super) fn register_thread() -> io::Result<()> {
+    // SAFETY: takes nothing; DPDK has been started, as there is a queue.
+    if unsafe { natgate_dpdk_is_registered() } != 0 {
+        return Ok(());
+    }
+    // SAFETY: as above.
+    if unsafe { rte_thread_register() } < 0 { Err(last_error()) } else { Ok(()) }
+}
+
+/// Undoes [`register_thread`].
+pub(super) fn unregister_thread() {
+    // SAFETY: takes nothing; does nothing on a thread that is not registered.
+    unsafe { rte_thread_unregister() };
+}
+
+/// Has DPDK take a device: a PCI address, or a virtual device with its arguments.
+pub(super) fn probe(arguments: &CStr) -> io::Result<()> {
+    // SAFETY: a C string, of which a copy is kept.
+    outcome(unsafe { rte_dev_probe(arguments.as_ptr()) })
+}
+
+/// The number of the port on a device.
+pub(super) fn port_of(name: &CStr) -> io::Result<u16> {
+    let mut port = 0;
+    // SAFETY: a C string and a number to be written.
+    outcome(unsafe { rte_eth_dev_get_port_by_name(name.as_ptr(), &raw mut port) })?;
+    Ok(port)
+}
+
+/// What a port is.
+pub(super) fn facts(port: u16) -> io::Result<Facts> {
+    let mut facts = Facts {
+        mac: [0; 6],
+        mtu: 0,
+        receive_queues: 0,
+        transmit_queues: 0,
+        receive_ring: 0,
+        transmit_ring: 0,
+        node: 0,
+        interface: 0,
+        checksums: false,
+        hashes: false,
+        fast_free: false,
+        driver: [0; 32],
+    };
+    // SAFETY: writes the one structure; its truth values are 0 or 1.
+    outcome(unsafe { natgate_dpdk_port(port, &raw mut facts) })?;
+    Ok(facts)
+}
+
+/// Sets a port up with `queues` queues of each kind and starts it; `mtu` zero leaves its MTU as it is. The error says
+/// what failed.
+pub(super) fn start_port(
+    port: u16,
+    pool: &Mempool,
+    queues: u16,
+    descriptors: u16,
+    mtu: u16,
+    facts: &mut Facts,
+) -> Result<(), (String, io::Error)> {
+    let wish = RawWish { pool: pool.pool.as_ptr(), queues, descriptors, mtu };
+    let mut step = c"".as_ptr();
+    // SAFETY: reads the one structure, writes the others; the pool lives as long as the port (`Device` holds it).
+    let result = unsafe { natgate_dpdk_start(port, &raw const wish, facts, &raw mut step) };
+    outcome(result).map_err(|error| {
+        // SAFETY: a constant C string of the shim.
+        let step = unsafe { CStr::from_ptr(step) };
+        (step.to_string_lossy().into_owned(), error)
+    })
+}
+
+/// Whether a port's link is up, if it says so.
+pub(super) fn link(port: u16) -> Option<bool> {
+    // SAFETY: takes a number, which DPDK checks.
+    let up = unsafe { natgate_dpdk_link(port) };
+    (up >= 0).then_some(up == 1)
+}
+
+/// Frames that a port missed, refused, and could not send.
+pub(super) fn counters(port: u16) -> io::Result<[u64; 3]> {
+    let [mut missed, mut refused, mut unsent] = [0; 3];
+    // SAFETY: writes three numbers.
+    let result = unsafe { natgate_dpdk_counters(port, &raw mut missed, &raw mut refused, &raw mut unsent) };
+    outcome(result)?;
+    Ok([missed, refused, unsent])
+}
+
+/// Receives and frees what waits in a queue that nobody polls, at most `most` frames.
+pub(super) fn drain(port: u16, queue: u16, most: usize) {
+    // SAFETY: takes numbers of a started port; the frames go back to the pool that they came from.
+    unsafe { natgate_dpdk_drain(port, queue, most as c_uint) };
+}
+
+/// Stops a port and gives its device back; what its rings held goes back to the pool.
+pub(super) fn stop_port(port: u16) -> io::Result<()> {
+    // SAFETY: takes a number; no queue of the port is polled any more.
+    let stopped = outcome(unsafe { rte_eth_dev_stop(port) });
+    // SAFETY: as above.
+    outcome(unsafe { rte_eth_dev_close(port) })?;
+    stopped
+}
+
+/// DPDK's pool of buffers.
+#[derive(Debug)]
+pub(super) struct Mempool {
+    pool: NonNull<Opaque>,
+    /// Where the first buffer starts.
+    start: NonNull<u8>,
+    /// Bytes from there to the end of the last one.
+    len: usize,
+    /// Ended after the pool is gone.
+    _eal: Arc<Eal>,
+}
+
+// SAFETY: DPDK's pool may be used by all threads at once; the rest does not change.
+unsafe impl Send for Mempool {}
+// SAFETY: as above.
+unsafe impl Sync for Mempool {}
+
+/// Buffers are numbered by where they start, in units of a cache line, as their places are not evenly spaced.
+const UNIT: usize = 64;
+
+impl Mempool {
+    /// Makes a pool of `count` buffers of `size` bytes, on a NUMA node or (negative) any.
+    pub(super) fn new(eal: &Arc<Eal>, count: u32, size: u16, node: c_int) -> io::Result<Self> {
+        let (mut lowest, mut highest) = (0, 0);
+        // SAFETY: takes numbers, and writes two.
+        let pool = unsafe { natgate_dpdk_pool(count, size, node, &raw mut lowest, &raw mut highest) };
+        let pool = NonNull::new(pool).ok_or_else(last_error)?;
+        let len = highest - lowest + usize::from(size);
+        let start = NonNull::new(std::ptr::with_exposed_provenance_mut::<u8>(lowest));
+        let start = start.filter(|_| len / UNIT < u32::MAX as usize).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { pool, start, len, _eal: Arc::clone(eal) })
+    }
+
+    fn number(&self, start: *mut c_void) -> u32 {
+        ((start.addr() - self.start.as_ptr().addr()) / UNIT) as u32
+    }
+
+    fn start_of(&self, number: u32) -> *mut c_void {
+        // Checked to lie inside when the frame was made of it.
+        self.start.as_ptr().wrapping_add(number as usize * UNIT).cast()
+    }
+}
+
+impl Drop for Mempool {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`, freed once; ports and frames hold the pool, so none is left.
+        unsafe { rte_mempool_free(self.pool.as_ptr()) };
+    }
+}
+
+/// The free buffers of natgate's pool are those of DPDK's.
+#[derive(Debug)]
+struct Shared(Arc<Mempool>);
+
+impl Store for Shared {
+    fn take(&self) -> Option<[u32; GROUP]> {
+        let mut starts = [std::ptr::null_mut(); GROUP];
+        // SAFETY: writes so many pointers, or none.
+        let result = unsafe { natgate_dpdk_take(self.0.pool.as_ptr(), starts.as_mut_ptr(), GROUP as c_uint) };
+        (result == 0).then(|| starts.map(|start| self.0.number(start)))
+    }
+
+    fn give(&self, slots: &[u32]) -> bool {
+        for slots in slots.chunks(GROUP) {
+            let mut starts = [std::ptr::null_mut(); GROUP];
+            for (start, &slot) in starts.iter_mut().zip(slots) {
+                *start = self.0.start_of(slot);
+            }
+            // SAFETY: so many buffers of this pool, whose ownership the caller gives up.
+            unsafe { natgate_dpdk_give(self.0.pool.as_ptr(), starts.as_mut_ptr(), slots.len() as c_uint) };
+        }
+        true
+    }
+
+    fn free(&self) -> usize {
+        // SAFETY: reads counts.
+        unsafe { rte_mempool_avail_count(self.0.pool.as_ptr()) as usize }
+    }
+}
+
+/// The packet pool over DPDK's: a frame that a port has received, or will send, is in its buffer without a copy.
+pub(super) fn pool_over(mempool: &Arc<Mempool>, slots: usize, size: u16, pages: Pages) -> Arc<Pool> {
+    let region = Region {
+        start: mempool.start,
+        len: mempool.len,
+        unit: UNIT,
+        slot_size: usize::from(size),
+        slots,
+        pages,
+    };
+    let store = Box::new(Shared(Arc::clone(mempool)));
+    // SAFETY: DPDK's memory is mapped and readable from the first buffer to the last, as long as the mempool lives, which
+    // the store holds. A number is where one of its buffers starts, each of which it gives out once.
+    unsafe { Pool::over(&region, store) }
+}
+
+/// A receive and a transmit queue of a started port, in the form that its functions take.
+#[derive(Debug)]
+pub(super) struct Lane {
+    port: u16,
+    queue: u16,
+    mempool: Arc<Mempool>,
+    /// The packet pool over the mempool.
+    pool: Arc<Pool>,
+    /// Room for a burst in the form of the shim.
+    frames: Box<Frames>,
+}
+
+struct Frames([RawFrame; BURST]);
+
+impl std::fmt::Debug for Frames {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Frames")
+    }
+}
+
+// SAFETY: the pointers inside of `frames` mean something only within a call of `receive` or `transmit`.
+unsafe impl Send for Lane {}
+
+impl Lane {
+    pub(super) fn new(port: u16, queue: u16, mempool: &Arc<Mempool>, pool: &Arc<Pool>) -> Self {
+        let none = RawFrame { start: std::ptr::null_mut(), head: 0, length: 0, flags: 0 };
+        let frames = Box::new(Frames([none; BURST]));
+        Self { port, queue, mempool: Arc::clone(mempool), pool: Arc::clone(pool), frames }
+    }
+
+    /// Appends received frames to `burst`; those that no buffer could hold are added to `refused`.
+    #[inline]
+    pub(super) fn receive(
+        &mut self,
+        index: PortIndex,
+        unverified: Checksum,
+        burst: &mut Burst,
+        refused: &mut u64,
+    ) -> usize {
+        let most = burst.remaining_capacity() as c_uint;
+        let (pool, frames) = (self.mempool.pool.as_ptr(), self.frames.0.as_mut_ptr());
+        // SAFETY: the port is started and has this queue, which is polled by its owner alone. At most `most` of the BURST
+        // frames are written.
+        let count = unsafe { natgate_dpdk_receive(self.port, self.queue, pool, frames, most, refused) };
+        for raw in self.frames.0.iter().take(count as usize) {
+            // SAFETY: a buffer of the pool underneath, as the shim has checked, which the port gave up just now.
+            let mut frame = unsafe { Frame::from_slot(&self.pool, self.mempool.number(raw.start)) };
+            frame.set_bounds(usize::from(raw.head), usize::from(raw.length));
+            frame.port = index;
+            frame.checksum = match raw.flags {
+                CHECKSUM_GOOD => Checksum::Verified,
+                CHECKSUM_PARTIAL => Checksum::Partial,
+                _ => unverified,
+            };
+            burst.push(frame);
+        }
+        count as usize
+    }
+
+    /// Sends frames off the front of `burst`; says how many.
+    #[inline]
+    pub(super) fn transmit(&mut self, burst: &mut Burst) -> usize {
+        let mut count = 0;
+        for (raw, frame) in self.frames.0.iter_mut().zip(burst.iter()) {
+            let start = self.mempool.start_of(frame.slot());
+            // A frame of another pool has no place here: it stays where it is.
+            if start.cast_const() != frame.slot_bytes().as_ptr().cast() {
+                break;
+            }
+            *raw = RawFrame { start, head: frame.head() as u16, length: frame.len() as u16, flags: 0 };
+            count += 1;
+        }
+        let frames = self.frames.0.as_ptr();
+        // SAFETY: the port is started and has this queue, which is polled by its owner alone. The frames are of the pool
+        // underneath, and those that are taken are given up below.
+        let taken = unsafe { natgate_dpdk_transmit(self.port, self.queue, frames, count) } as usize;
+        for frame in burst.drain(..taken.min(count as usize)) {
+            let _ = frame.into_slot();
+        }
+        taken
+    }
+}
