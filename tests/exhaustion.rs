@@ -46,7 +46,9 @@ fn one_eip_carries_64k_connections_to_each_destination() {
     let mut flows = HashSet::new();
     for peer in peers {
         for n in 0..PORTS {
-            let sent = Packet::udp(source(n), peer, b"");
+            let mut sent = Packet::udp(source(n), peer, b"");
+            // It keeps its identification.
+            sent.ip.dont_fragment = true;
             let out = net.send(INSIDE, &sent).forwarded(Side::Outside).clone();
             assert_eq!((out.ip.src, out.destination()), (ip(EIP), peer));
             assert!(
