@@ -49,7 +49,7 @@ impl First {
 /// A fragment that waits for the first one of its datagram.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Held {
-    /// What was known of it when it came; its offsets are those in [`Fragments::spare`].
+    /// What was known of it when it came; its offsets are those in the buffer that [`Fragments::lend`] gives.
     pub lane: Lane,
     /// The port that it came in on.
     pub port: PortIndex,
