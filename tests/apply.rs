@@ -174,6 +174,10 @@ impl Drop for Bench {
     }
 }
 
+fn path_of(bench: &Bench, name: &str) -> String {
+    bench.directory.join(name).to_str().expect("UTF-8").to_owned()
+}
+
 fn eventually(mut is_so: impl FnMut() -> bool) -> bool {
     (0..160).any(|_| {
         is_so() || {
@@ -293,6 +297,16 @@ fn a_file_that_breaks_rules_changes_nothing_and_all_of_them_are_told() {
         let said = bench.refused(&["apply", path.to_str().expect("UTF-8")], 2);
         assert!(said.contains(expected), "{text}: {said}");
     }
+    let key = bench.ok(&["key", "create", "--role", "viewer", "-o", "json"]);
+    let key: Value = serde_json::from_str(&key).expect("JSON");
+    let as_viewer = |secret: &str| {
+        let path = path_of(&bench, "all.toml");
+        let output = bench.command(&["apply", &path]).env("NATGATE_KEY", secret).output().expect("natgate");
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        String::from_utf8(output.stderr).expect("UTF-8")
+    };
+    assert!(as_viewer(key["secret"].as_str().expect("a secret")).contains("takes the role operator"));
+    assert!(as_viewer("ngk_0").contains("no API key has this secret"));
     assert!(bench.refused(&["apply", "/nonexistent"], 2).contains("/nonexistent cannot be read"));
     assert!(bench.refused(&["apply", "x", "--confirm", "0s"], 2).contains("1s to 1d"));
     assert_eq!(bench.export(), before);
@@ -363,6 +377,34 @@ fn an_apply_on_trial_is_taken_back_unless_it_is_confirmed() {
     std::thread::sleep(Duration::from_millis(2100));
     bench.start();
     assert!(eventually(|| bench.export() == before), "it is not taken back after the start");
+    bench.ok(&["eip", "create"]);
+}
+
+#[test]
+fn a_trial_without_a_way_back_says_so_and_is_confirmed() {
+    need_root!();
+    let mut bench = Bench::new("apply-stuck");
+    let path = bench.file("all.toml", FILE);
+    let more = bench.file("more.toml", &format!("{FILE}\n[[eip]]\naddress = \"203.0.113.30\"\n"));
+    bench.apply(&more, &[]);
+    bench.apply(&path, &["--confirm", "1s"]);
+    let after = bench.export();
+    bench.kill();
+    // The address that it would have to take back has gone from the public range meanwhile.
+    let configuration = bench.directory.join("natgate.toml");
+    let text = fs::read_to_string(&configuration).expect("a configuration");
+    fs::write(&configuration, text.replace("203.0.113.16/28", "203.0.113.16/29")).expect("to write");
+    bench.start();
+    let log = || fs::read_to_string(bench.directory.join("log")).unwrap_or_default();
+    assert!(eventually(|| log().contains("cannot be taken back")), "{}", log());
+    let said = bench.refused(&["rollback"], 1);
+    assert!(
+        said.contains("an EIP comes out of a public range") && said.contains("natgate confirm"),
+        "{said}"
+    );
+    bench.refused(&["eip", "create"], 2);
+    bench.ok(&["confirm"]);
+    assert_eq!(bench.export(), after);
     bench.ok(&["eip", "create"]);
 }
 

@@ -112,14 +112,14 @@ fn delete(id: &str, args: &AskArgs, console: &mut Console<'_>) -> Result<(), Fai
 pub(super) fn audit(args: &AuditArgs, console: &mut Console<'_>) -> (Result<(), Failed>, bool) {
     let is_json = args.ask.output == Format::Json;
     let request = AuditRequest { before: args.before, limit: Some(args.limit) };
-    let mut table = Table::new(["NUMBER", "TIME", "WHO", "ACTION", "ID", "CHANGED"]);
+    let mut table = Table::new(["NUMBER", "AT", "WHO", "ACTION", "ID", "CHANGED"]);
     let asked = ask(&args.ask.client(), Request::Audit(request), |answer| {
         let Answer::Audit(record) = answer else { return Ok(()) };
         if is_json {
             serde_json::to_writer(&mut *console.out, &record)?;
             return writeln!(console.out);
         }
-        let shown = ["number", "time", "who", "action", "id"].map(|key| cell(record.get(key)));
+        let shown = ["number", "at", "who", "action", "id"].map(|key| cell(record.get(key)));
         table.row(shown.into_iter().chain([difference(&record)]));
         Ok(())
     });

@@ -63,7 +63,7 @@ pub(super) fn parse(kind: Kind, value: Value) -> Result<Spec, Refusal> {
 }
 
 /// Parameters that natgate alone gives.
-pub(super) const GIVEN: [&str; 7] =
+const GIVEN: [&str; 7] =
     ["id", "status", "created_at", "dnat_table", "snat_table", "public_ip", "public_ips"];
 
 impl Spec {

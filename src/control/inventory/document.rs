@@ -60,6 +60,22 @@ impl Document {
         }
     }
 
+    /// What a resource says although it follows from the rest of a file.
+    pub(super) fn superfluous(spec: &Spec) -> Option<&'static str> {
+        let (status, others) = match spec {
+            Spec::Vpc(spec) => (&spec.status, None),
+            Spec::VSwitch(spec) => (&spec.status, None),
+            Spec::Eip(spec) => (&spec.status, None),
+            Spec::Gateway(spec) => {
+                let dnat = spec.dnat_table.as_ref().map(|_| "dnat_table");
+                (&spec.status, dnat.or(spec.snat_table.as_ref().map(|_| "snat_table")))
+            }
+            Spec::Dnat(spec) => (&spec.status, spec.public_ip.as_ref().map(|_| "public_ip")),
+            Spec::Snat(spec) => (&spec.status, spec.public_ips.as_ref().map(|_| "public_ips")),
+        };
+        status.as_ref().map(|_| "status").or(others)
+    }
+
     /// How many resources it has.
     pub fn len(&self) -> usize {
         let entries = self.dnat.len() + self.snat.len();

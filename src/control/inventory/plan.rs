@@ -10,7 +10,6 @@ use std::sync::Arc;
 use hashbrown::HashSet;
 use serde_json::Value;
 
-use super::change::GIVEN;
 use super::document::Document;
 use super::id::{Id, Kind};
 use super::judge::{Beside, Case};
@@ -290,9 +289,7 @@ impl Inventory {
 
     /// The first round for a resource of a file.
     fn begin(&self, next: &Self, item: &Item, now: u64) -> Result<Resource, Refusal> {
-        let written = item.spec.to_value();
-        let given = GIVEN.iter().filter(|given| !matches!(**given, "id" | "created_at"));
-        if let Some(given) = given.copied().find(|given| written.get(*given).is_some()) {
+        if let Some(given) = Document::superfluous(&item.spec) {
             return Err(Refusal::new(Code::ReadOnly, given)
                 .rule("this follows from the rest of the file")
                 .hint("leave it out"));

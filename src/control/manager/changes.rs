@@ -12,6 +12,7 @@ use crate::control::protocol::{
     Applied, ApplyRequest, AuditRequest, ChangeRequest, Changed, End, Fault, FaultCode, ResourcesRequest,
     Spec, Unconfirmed,
 };
+use crate::control::time;
 use crate::control::writer::{Desk, Outlet, refused};
 use crate::policy::Snapshot;
 
@@ -173,7 +174,12 @@ impl Manager {
         let most = request.limit.unwrap_or(100).min(10_000) as usize;
         let records = self.desk()?.audit(request.before, most);
         let records = records.map_err(|error| Fault::new(FaultCode::Failed, error.to_string()))?;
-        Ok(records.iter().filter_map(|record| serde_json::to_value(record).ok()).collect())
+        let shown = records.iter().filter_map(|record| {
+            let mut shown = serde_json::to_value(record).ok()?;
+            shown.as_object_mut()?.insert("at".to_owned(), time::format(record.time).into());
+            Some(shown)
+        });
+        Ok(shown.collect())
     }
 }
 

@@ -12,8 +12,10 @@ use crate::control::protocol::{
 };
 use crate::control::store::{AuditRecord, Store, StoreError, Transaction};
 
-/// Time that a request waits for its answer.
+/// Time that a change waits for its answer.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Time that a file waits, which may change a hundred thousand entries and more.
+const LONG_PATIENCE: Duration = Duration::from_mins(5);
 
 /// What waits for the writer, and who asked for it.
 pub(super) struct Queued {
@@ -47,7 +49,7 @@ impl Desk {
     /// # Errors
     /// The rule that it breaks, and nothing was changed; or what state it is in.
     pub fn change(&self, who: &str, request: ChangeRequest) -> Result<Changed, Fault> {
-        self.order(who, |answer| Order::Change(request, answer))
+        self.order(who, PATIENCE, |answer| Order::Change(request, answer))
     }
 
     /// Makes all resources what a file says, or tells what that would change.
@@ -55,7 +57,7 @@ impl Desk {
     /// # Errors
     /// All rules that the file breaks, and nothing was changed; or what state it is in.
     pub fn apply(&self, who: &str, request: ApplyRequest) -> Result<Applied, Fault> {
-        self.order(who, |answer| Order::Apply(request, answer))
+        self.order(who, LONG_PATIENCE, |answer| Order::Apply(request, answer))
     }
 
     /// Keeps what the last apply made.
@@ -63,7 +65,7 @@ impl Desk {
     /// # Errors
     /// None waits to be confirmed.
     pub fn confirm(&self, who: &str) -> Result<Applied, Fault> {
-        self.order(who, Order::Confirm)
+        self.order(who, LONG_PATIENCE, Order::Confirm)
     }
 
     /// Goes back behind the last apply.
@@ -71,7 +73,7 @@ impl Desk {
     /// # Errors
     /// None waits to be confirmed.
     pub fn roll_back(&self, who: &str) -> Result<Applied, Fault> {
-        self.order(who, Order::RollBack)
+        self.order(who, LONG_PATIENCE, Order::RollBack)
     }
 
     /// The apply that waits to be confirmed.
@@ -79,16 +81,21 @@ impl Desk {
         self.unconfirmed.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn order<T>(&self, who: &str, order: impl FnOnce(Waiting<T>) -> Order) -> Result<T, Fault> {
+    fn order<T>(
+        &self,
+        who: &str,
+        patience: Duration,
+        order: impl FnOnce(Waiting<T>) -> Order,
+    ) -> Result<T, Fault> {
         let (answer, answered) = sync_channel(1);
         let stopping = || Fault::new(FaultCode::Unavailable, "the gateway is stopping");
         self.queue.send(Queued { who: who.to_owned(), order: order(answer) }).map_err(|_| stopping())?;
-        match answered.recv_timeout(PATIENCE) {
+        match answered.recv_timeout(patience) {
             Ok(answer) => answer,
             Err(RecvTimeoutError::Disconnected) => Err(stopping()),
             Err(RecvTimeoutError::Timeout) => Err(Fault::new(
                 FaultCode::NotInForce,
-                format!("the change was not made within {} s; it may still be", PATIENCE.as_secs()),
+                format!("the change was not made within {} s; it may still be", patience.as_secs()),
             )
             .hint("look whether it is there; a repetition with the same idempotency key makes it once")),
         }
