@@ -303,6 +303,70 @@ fn a_capture_goes_in_and_out() {
     assert_eq!(segments(&directory.join("wan-out.pcap")), wanted((EIP, 80), (CLIENT, 5000)));
 }
 
+/// Another process on shared memory: the packet generator as both neighbours of the gateway.
+#[test]
+fn packets_pass_over_shared_memory() {
+    const RATE: &str = "20k";
+    let _exclusive = common::exclusive();
+    let directory = directory("memif");
+    let memif = |number, role, name: &str| {
+        format!(
+            "net_memif{number},role={role},id={number},socket={}/{name}.sock,socket-abstract=no,rsize=10,bsize=2048",
+            directory.display()
+        )
+    };
+    let snat = "[[snat]]\ngateway = \"gw1\"\nsource = \"vpc\"\neips = [\"203.0.113.16\"]\n";
+    let text = configuration(
+        &memif(0, "server", "wan"),
+        &memif(1, "server", "lan"),
+        "workers = 1",
+        "hugepages = \"off\"",
+    ) + snat;
+    fs::write(directory.join("natgate.toml"), text).expect("a configuration");
+    let log = File::create(directory.join("log")).expect("a log");
+    let mut command = natgate(&directory, &["run", "--config", "natgate.toml"]);
+    let mut gateway = command.stdin(Stdio::null()).stderr(log).spawn().expect("natgate");
+    let log = || fs::read_to_string(directory.join("log")).unwrap_or_default();
+    let is_ready = (0..200).any(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        log().contains("ready;")
+    });
+    assert!(is_ready, "{}", log());
+    let (lan, wan) = (memif(1, "client", "lan"), memif(0, "client", "wan"));
+    let mut generator =
+        natgate(&directory, &["pktgen", "--backend", "dpdk", "--send", &lan, "--receive", &wan]);
+    generator.args([
+        "--gateway",
+        "10.0.1.1",
+        "--source",
+        "10.0.1.128/25",
+        "--destination",
+        "198.51.100.0/24",
+    ]);
+    generator.args([
+        "--answer",
+        "203.0.113.1",
+        "--flows",
+        "100",
+        "--both-ways",
+        "--rate",
+        RATE,
+        "--seconds",
+        "1",
+    ]);
+    let output = generator.arg("--json").output().expect("natgate pktgen");
+    // The gateway may not outlive its peer: DPDK's driver unmaps rings that are being polled.
+    let _ = Command::new("kill").arg(gateway.id().to_string()).status();
+    let _ = gateway.wait();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{error}\n{}", log());
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a report");
+    let count = |name: &str| report[name].as_u64().unwrap_or_else(|| panic!("no {name} in {report}"));
+    assert!(count("sent") > 1000 && count("back") > 1000, "{report}");
+    // A busy machine may lose some, but not many.
+    assert!(count("back") * 10 > count("sent") * 9, "{report}");
+}
+
 /// Huge pages for a test, by the script that operators use, which takes them back.
 struct HugePages(PathBuf);
 
@@ -323,6 +387,7 @@ impl Drop for HugePages {
 #[test]
 fn huge_pages_are_used_and_given_back() {
     common::need_root!();
+    let _exclusive = common::exclusive();
     let directory = directory("huge-pages");
     let pages = HugePages(directory.join("state"));
     if !pages.setup(&["hugepages", "--mib", "256"]) {

@@ -44,7 +44,7 @@ const MIB: usize = 1 << 20;
 /// The level of an error.
 const ERROR: c_int = 4;
 /// Lines of DPDK's errors that are kept for an error message.
-const KEPT: usize = 2;
+const KEPT: usize = 4;
 
 /// Whether DPDK has been started in this process: it cannot be started twice.
 static STARTED: AtomicBool = AtomicBool::new(false);
@@ -62,18 +62,21 @@ impl Eal {
     /// Starts DPDK with room for `bytes` of packet buffers, and on these PCI devices.
     pub(super) fn start(options: &Options, devices: &[DeviceName], bytes: usize) -> io::Result<Arc<Self>> {
         let memory = options.memory.map_or(bytes + BESIDE, |mib| mib as usize * MIB);
-        let pages = pages(options.hugepages, memory, free_hugepages())?;
+        let mut pages = pages(options.hugepages, memory, free_hugepages())?;
         if STARTED.swap(true, Ordering::AcqRel) {
             return Err(invalid("DPDK can be started only once in a process"));
         }
         sys::log_to_eal()?;
-        let arguments = arguments(options, devices, pages, memory, first_core());
-        log::debug!("DPDK starts: {}", arguments.join(" "));
-        let arguments: Vec<_> = arguments.into_iter().map(CString::new).collect::<Result<_, _>>()?;
-        // DPDK pins the thread that starts it to a core. That shall be none of the gateway's.
-        let starter = std::thread::Builder::new().name("natgate-dpdk".into());
-        let started = starter.spawn(move || sys::start(&arguments))?.join();
-        started.map_err(|_| io::Error::other("the thread that starts DPDK died"))?.map_err(|error| {
+        let mut started = initialise(arguments(options, devices, pages, memory, first_core()));
+        if let Err(error) = &started
+            && (options.hugepages, pages) == (Hugepages::Auto, Pages::Huge)
+        {
+            // Another process may have taken the pages that were free a moment ago.
+            log::warn!("DPDK takes ordinary pages: with huge ones it does not start: {}", explained(error));
+            pages = Pages::Small;
+            started = initialise(arguments(options, devices, pages, memory, first_core()));
+        }
+        started.map_err(|error| {
             io::Error::new(error.kind(), format!("DPDK does not start: {}", explained(&error)))
         })?;
         Ok(Arc::new(Self { pages }))
@@ -84,6 +87,16 @@ impl Drop for Eal {
     fn drop(&mut self) {
         sys::end();
     }
+}
+
+/// Starts DPDK with these arguments.
+fn initialise(arguments: Vec<String>) -> io::Result<()> {
+    log::debug!("DPDK starts: {}", arguments.join(" "));
+    let arguments: Vec<_> = arguments.into_iter().map(CString::new).collect::<Result<_, _>>()?;
+    // DPDK pins the thread that starts it to a core. That shall be none of the gateway's.
+    let starter = std::thread::Builder::new().name("natgate-dpdk".into());
+    let started = starter.spawn(move || sys::start(&arguments))?.join();
+    started.map_err(|_| io::Error::other("the thread that starts DPDK died"))?
 }
 
 /// An error together with what DPDK said before.

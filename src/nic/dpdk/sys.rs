@@ -153,7 +153,7 @@ pub(super) fn start(arguments: &[CString]) -> io::Result<()> {
     let mut pointers: Vec<*mut c_char> = arguments.iter().map(|text| text.as_ptr().cast_mut()).collect();
     let count = c_int::try_from(pointers.len()).map_err(io::Error::other)?;
     // SAFETY: so many C strings, which live beyond the call; DPDK changes their order but not their text, and copies what
-    // it keeps. Called once a process.
+    // it keeps. Not called again once it has succeeded.
     let result = unsafe { rte_eal_init(count, pointers.as_mut_ptr()) };
     if result < 0 { Err(last_error()) } else { Ok(()) }
 }
