@@ -12,39 +12,32 @@ use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use redb::{Database, ReadOnlyDatabase, ReadableDatabase, TableDefinition};
 
-use super::Place;
-use super::line::{Line, Session, What};
-use crate::base::{Moment, Tick};
+use super::line::Session;
+use crate::base::Tick;
 use crate::control::address::Protocol;
 use crate::control::manager::names;
 use crate::control::time;
 
 /// Sessions by external endpoint, beginning, private endpoint and peer.
-const SESSIONS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("sessions");
+pub(super) const SESSIONS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("sessions");
 /// When natgate started.
-const STARTS: TableDefinition<'_, u64, ()> = TableDefinition::new("starts");
+pub(super) const STARTS: TableDefinition<'_, u64, ()> = TableDefinition::new("starts");
 
-const HOUR: u64 = 3_600_000;
-/// Commits are at least so far apart.
-const PAUSE: Duration = Duration::from_millis(100);
+pub(super) const HOUR: u64 = 3_600_000;
 /// To which a beginning is told, in milliseconds.
 const TICK: u64 = Tick::NANOS / 1_000_000;
-/// Rows that may wait for the file.
-const WAITING: usize = 1 << 18;
 /// Bytes of memory for pages of the present hour's file, and of an earlier one that is looked at.
 const CACHE: usize = 64 << 20;
 const SMALL_CACHE: usize = 1 << 20;
 /// What a file is called: the hour that it begins with, such as `2026-11-25T21.redb`.
 const SUFFIX: &str = ".redb";
 
-type Failure = redb::Error;
+pub(super) type Failure = redb::Error;
 
 /// A session that had an external endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,13 +69,19 @@ pub struct Index {
 
 /// The file of one hour.
 #[derive(Clone, Debug)]
-struct Segment {
+pub(super) struct Segment {
     hour: u64,
-    database: Arc<Database>,
+    pub(super) database: Arc<Database>,
 }
 
 /// A key: what is asked for comes first.
-fn key(external: (u32, u16), protocol: u8, began: u64, inside: (u32, u16), peer: (u32, u16)) -> [u8; 27] {
+pub(super) fn key(
+    external: (u32, u16),
+    protocol: u8,
+    began: u64,
+    inside: (u32, u16),
+    peer: (u32, u16),
+) -> [u8; 27] {
     let mut key = [0; 27];
     key[0..4].copy_from_slice(&external.0.to_be_bytes());
     key[4..6].copy_from_slice(&external.1.to_be_bytes());
@@ -96,7 +95,7 @@ fn key(external: (u32, u16), protocol: u8, began: u64, inside: (u32, u16), peer:
 }
 
 /// The end of a session, or zero, and the names of what made it.
-fn value(ended: u64, session: &Session) -> Vec<u8> {
+pub(super) fn value(ended: u64, session: &Session) -> Vec<u8> {
     let origin = &session.origin;
     let mut value = ended.to_be_bytes().to_vec();
     value.extend_from_slice([&*origin.vpc, &*origin.gateway, &*origin.entry].join("\n").as_bytes());
@@ -144,7 +143,7 @@ impl Index {
     }
 
     /// The file of an hour, made where it is not there; earlier ones that are too old go.
-    fn segment(&self, hour: u64) -> Result<Segment, String> {
+    pub(super) fn segment(&self, hour: u64) -> Result<Segment, String> {
         let mut present = self.present();
         // A clock that was set back does not open an earlier file: the present one takes what comes.
         if let Some(segment) = present.as_ref().filter(|segment| segment.hour >= hour) {
@@ -289,144 +288,15 @@ impl Found {
     }
 }
 
-/// The writing end of an index.
-pub(super) struct Indexer {
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
-}
-
-/// What goes from the log's thread to the one that commits.
-#[derive(Default)]
-struct Shared {
-    pending: Mutex<Pending>,
-    is_stopping: AtomicBool,
-}
-
-/// What is not committed yet.
-#[derive(Default)]
-struct Pending {
-    rows: Vec<([u8; 27], Vec<u8>)>,
-    starts: Vec<u64>,
-    /// The time of the last line, in milliseconds since 1970.
-    time: u64,
-    /// Why the last commit failed.
-    failed: Option<String>,
-}
-
-impl Shared {
-    fn pending(&self) -> MutexGuard<'_, Pending> {
-        // Each change of it is one step.
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Indexer {
-    pub(super) fn start(index: Arc<Index>) -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
-        let of_thread = Arc::clone(&shared);
-        let thread = std::thread::Builder::new().name("session-index".into());
-        let thread = thread.spawn(move || run(&index, &of_thread))?;
-        Ok(Self { shared, thread: Some(thread) })
-    }
-}
-
-impl Drop for Indexer {
-    fn drop(&mut self) {
-        self.shared.is_stopping.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            let _ = thread.join();
-        }
-    }
-}
-
-/// Commits what comes, until nothing more does.
-fn run(index: &Index, shared: &Shared) {
-    loop {
-        // Before the last look, not after it.
-        let is_last = shared.is_stopping.load(Ordering::Relaxed);
-        let taken = std::mem::take(&mut *shared.pending());
-        if !taken.rows.is_empty() || !taken.starts.is_empty() {
-            let committed = index.commit(&taken);
-            let mut pending = shared.pending();
-            if let Err(reason) = committed {
-                // Once more with what has come meanwhile: the disk may be full for a while only.
-                let come = std::mem::replace(&mut *pending, taken);
-                pending.rows.extend(come.rows);
-                pending.starts.extend(come.starts);
-                pending.time = pending.time.max(come.time);
-                pending.failed = Some(reason);
-            }
-        }
-        if is_last {
-            return;
-        }
-        std::thread::park_timeout(PAUSE);
-    }
-}
-
-impl Index {
-    fn commit(&self, pending: &Pending) -> Result<(), String> {
-        let Pending { rows, starts, time, .. } = pending;
-        let segment = self.segment(time / HOUR)?;
-        // In the order of the tree: neighbours go into one page. Of two rows of a key the later one counts.
-        let mut ordered: Vec<_> = rows.iter().collect();
-        ordered.sort_by_key(|(key, _)| *key);
-        let commit = || -> Result<(), Failure> {
-            let transaction = segment.database.begin_write()?;
-            {
-                let mut sessions = transaction.open_table(SESSIONS)?;
-                for (key, value) in ordered {
-                    sessions.insert(&key[..], &value[..])?;
-                }
-                let mut table = transaction.open_table(STARTS)?;
-                for start in starts {
-                    table.insert(start, ())?;
-                }
-            }
-            transaction.commit()?;
-            Ok(())
-        };
-        commit().map_err(|error| error.to_string())
-    }
-}
-
-impl Pending {
-    /// Takes a line.
-    fn add(&mut self, line: &Line) {
-        self.time = self.time.max(line.time);
-        let (session, ended) = match &line.what {
-            What::Created(session) => (session, 0),
-            What::Ended(session, _) => (session, line.time),
-            What::Started => return self.starts.push(line.time),
-            What::Stopped | What::Lost(_) => return,
-        };
-        let row = &session.row;
-        let key = key(row.external, row.protocol, session.began, row.inside, row.peer);
-        self.rows.push((key, value(ended, session)));
-    }
-}
-
-impl Place for Indexer {
-    fn write(&mut self, line: &Line) -> io::Result<()> {
-        let mut pending = self.shared.pending();
-        if pending.rows.len() >= WAITING {
-            return Err(io::Error::other("its file does not keep up"));
-        }
-        pending.add(line);
-        Ok(())
-    }
-
-    fn flush(&mut self, _: Moment) -> io::Result<()> {
-        self.shared.pending().failed.take().map_or(Ok(()), |reason| Err(io::Error::other(reason)))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::Moment;
     use crate::base::{EntryId, GatewayIndex, VpcIndex, WorkerIndex};
+    use crate::control::session_log::Place;
+    use crate::control::session_log::indexer::{Indexer, Pending};
     use crate::control::session_log::line::Origin;
+    use crate::control::session_log::line::{Line, What};
     use crate::nat::session::SessionKind;
     use crate::nat::{Ending, SessionRow, SessionState};
 

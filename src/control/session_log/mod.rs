@@ -11,6 +11,7 @@
 
 mod file;
 mod index;
+mod indexer;
 mod ipfix;
 mod line;
 mod syslog;
@@ -171,7 +172,7 @@ impl Places {
         let mut shared = None;
         if let Some(path) = index {
             let opened = Arc::new(Index::open(path.clone(), *keep).map_err(of_path("index", path))?);
-            let indexer = index::Indexer::start(Arc::clone(&opened));
+            let indexer = indexer::Indexer::start(Arc::clone(&opened));
             add("index", Box::new(indexer.map_err(|error| of_path("index", path)(error.to_string()))?) as _);
             shared = Some(opened);
         }
