@@ -196,6 +196,14 @@ mod tests {
         Lab::open(&Ports::Cable, [Vec::new(), Vec::new()]).unwrap()
     }
 
+    #[cfg(not(feature = "dpdk"))]
+    #[test]
+    fn without_dpdk_it_is_said_how_to_have_it() {
+        let ports = Ports::Dpdk { sender: "net_null0".into(), receiver: "net_null1".into() };
+        let error = Lab::open(&ports, [Vec::new(), Vec::new()]).err().unwrap().to_string();
+        assert!(error.starts_with("net_null0: ") && error.contains("--features dpdk"), "{error}");
+    }
+
     #[test]
     fn all_packets_arrive_at_their_rate_and_are_timed() {
         let mut lab = lab();
