@@ -161,7 +161,6 @@ fn dnat_08_clients_stay_apart() {
 
 /// RFC 3022 §2.2: one client, two EIP ports, one inside port: answers never come from the wrong EIP port.
 #[test]
-#[ignore = "not met yet"]
 fn dnat_09_two_ports_one_service() {
     let config = Config::new()
         .forward(UDP, ("203.0.113.18", 80), ("10.0.0.4", 8080), 1)

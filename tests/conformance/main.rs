@@ -46,8 +46,7 @@ const SOURCES: [&str; 14] = [
 ];
 
 /// Rows that the gateway does not meet yet, each with the reason. Their tests are ignored, and the README names them.
-const NOT_MET: &[(&str, &str)] =
-    &[("DNAT-09", "the second of two flows that a host cannot tell apart is let in")];
+const NOT_MET: &[(&str, &str)] = &[];
 
 /// What the source says of a test.
 #[derive(Debug)]

@@ -281,10 +281,15 @@ fn reloads_touch_what_changed_and_nothing_else() {
 /// Modes that are accepted but not built.
 #[test]
 fn what_is_not_built_is_refused() {
-    let text = "[[port]]\nname = \"wan\"\ndevice = \"eth0\"\n[[eip]]\naddress = \"203.0.113.16\"\nbandwidth = \"100Mbps\"\n";
-    let errors =
-        natgate::config::parse(text, "natgate.toml").expect_err("it has no bandwidth limits").to_string();
-    assert!(errors.contains("bandwidth") && errors.contains("100Mbps"), "{errors}");
+    for (text, key) in [
+        ("[[snat]]\nmapping = \"address-dependent\"\n", "address-dependent"),
+        ("[[outside]]\naddress = \"2001:db8::1/64\"\n", "2001:db8::1/64"),
+        ("[[gateway]]\nalg = [\"ftp\"]\n", "alg"),
+        ("[system]\nstandby = \"192.0.2.1\"\n", "standby"),
+    ] {
+        let errors = natgate::config::parse(text, "natgate.toml").expect_err("it is not built").to_string();
+        assert!(errors.contains(key), "{key} is not named: {errors}");
+    }
 }
 
 /// The box does not answer pings once the kernel has lost the NIC.

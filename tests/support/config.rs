@@ -7,8 +7,8 @@ use std::sync::Arc;
 use natgate::base::{EipIndex, EntryId, GatewayIndex, InterfaceIndex, PortIndex, VpcIndex};
 use natgate::policy::{
     Eip, Filtering, Gateway, Host, HostForward, HostOneToOne, Interface, Limits, Lpm, Mapping, Meter,
-    OneToOne, PoolAddress, PortForward, PortRange, PortVlans, Prefix, Realm, Route, Snapshot, SnatEntry,
-    Timeouts, Topology, Vpc,
+    OneToOne, PoolAddress, PortForward, PortRange, PortVlans, Prefix, Realm, Rivals, Route, Snapshot,
+    SnatEntry, Timeouts, Topology, Vpc,
 };
 
 use super::codec::Mac;
@@ -347,7 +347,7 @@ impl Compiler {
     }
 
     fn host(&mut self, config: &Config, vpc: usize, host: Ipv4Addr) -> Option<Host> {
-        let (mut any_port, mut forwards) = (None, vec![]);
+        let (mut any_port, mut forwards, mut rivals) = (None, Vec::<HostForward>::new(), vec![]);
         for entry in config.dnat.iter().filter(|d| (d.vpc, d.host) == (vpc, host)) {
             let id = self.entry_id(dnat_key(entry));
             let (eip, address, timeouts) = (self.slots[&entry.eip], entry.eip.into(), entry.timeouts);
@@ -355,6 +355,15 @@ impl Compiler {
                 Ports::Any => any_port = Some(HostOneToOne { id, eip, address, timeouts }),
                 Ports::Range { protocol, public: public_first, private: first, count } => {
                     let last = first + (count - 1);
+                    // The host answers by the first of the entries that lead to a port, unless a session says otherwise.
+                    let rival = forwards
+                        .iter()
+                        .find(|f| f.protocol == protocol && first <= f.last && f.first <= last);
+                    if let Some(rival) = rival {
+                        assert!(rival.first <= first && last <= rival.last, "entries that overlap in part");
+                        rivals.push((protocol, first, last));
+                        continue;
+                    }
                     forwards.push(HostForward {
                         id,
                         protocol,
@@ -368,7 +377,9 @@ impl Compiler {
                 }
             }
         }
-        (any_port.is_some() || !forwards.is_empty()).then(|| Host::new(any_port, forwards))
+        let rivals = Rivals { any_port: false, ports: rivals.into() };
+        (any_port.is_some() || !forwards.is_empty())
+            .then(|| Host::new(any_port, forwards).with_rivals(rivals))
     }
 
     fn snat_entry(&mut self, entry: &Snat) -> SnatEntry {
