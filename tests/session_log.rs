@@ -286,7 +286,9 @@ fn every_session_is_told_to_every_place() {
         assert_eq!(message[6], expected.to_string(), "a gap in the sequence");
         let column = |n: usize| message[n].split(',').filter(|cell| !cell.is_empty()).collect::<Vec<_>>();
         expected += column(1).len();
-        column(1).iter().for_each(|event| *events.entry((*event).to_owned()).or_default() += 1);
+        for event in column(1) {
+            *events.entry(event.to_owned()).or_default() += 1;
+        }
         for ((address, port), (inside, inside_port)) in
             column(3).iter().zip(column(5)).zip(column(2).iter().zip(column(4)))
         {

@@ -60,11 +60,11 @@ ensure_cargo() {
 
 # DPDK as the system's packages bring it, with its headers; installed where that is possible.
 ensure_dpdk() {
-    local found=(pkg-config --exists 'libdpdk >= 22.11')
-    ! "${found[@]}" 2>/dev/null || return 0
+    local is_there=(pkg-config --exists 'libdpdk >= 22.11')
+    ! "${is_there[@]}" 2>/dev/null || return 0
     command -v apt-get >/dev/null || { echo "no DPDK 22.11 or newer with its headers (libdpdk.pc)" >&2 && return 1; }
     ensure_commands libdpdk-of-this-machine=libdpdk-dev dpdk-testpmd=dpdk pkg-config=pkg-config || return 1
-    "${found[@]}"
+    "${is_there[@]}"
 }
 
 # A virtual environment with a package from PyPI, made where there is none. Arguments: DIRECTORY PACKAGE==VERSION

@@ -317,7 +317,9 @@ fn who_parameters() -> Vec<Parameter> {
         query("address", "The EIP", Type::String),
         query("protocol", "tcp, udp, icmp or a number", Type::String),
     ];
-    needed.iter_mut().for_each(|parameter| parameter.required = Required::True);
+    for parameter in &mut needed {
+        parameter.required = Required::True;
+    }
     let mut all = needed.to_vec();
     all.push(query("port", "Its port, or ICMP identifier; zero where the protocol has none", Type::Integer));
     all.push(query("at", "When, in UTC, such as 2026-01-31T23:59:00Z; otherwise now", Type::String));

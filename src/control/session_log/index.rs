@@ -370,7 +370,7 @@ mod tests {
         bench.write(BASE + 20_000, What::Created(session(2, BASE + 20_000)));
         let first = ("10.0.1.1:1000".to_owned(), Some(BASE + 9000));
         assert_eq!(bench.who(BASE + 999), []);
-        assert_eq!(bench.who(BASE + 1000), [first.clone()]);
+        assert_eq!(bench.who(BASE + 1000), std::slice::from_ref(&first));
         assert_eq!(bench.who(BASE + 9000), [first]);
         assert_eq!(bench.who(BASE + 9001), []);
         assert_eq!(bench.who(BASE + 30_000), [("10.0.1.2:1000".to_owned(), None)]);

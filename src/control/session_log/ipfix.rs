@@ -25,7 +25,7 @@ const TEMPLATES: u16 = 2;
 const CREATED: u16 = 256;
 const ENDED: u16 = 257;
 /// By UDP, templates are sent again and again (RFC 7011 §8.1).
-const TEMPLATES_AGAIN: Duration = Duration::from_secs(60);
+const TEMPLATES_AGAIN: Duration = Duration::from_mins(1);
 /// natEvent (230): NAT44 session create and delete.
 const NAT44_CREATE: u8 = 4;
 const NAT44_DELETE: u8 = 5;
