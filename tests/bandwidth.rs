@@ -28,7 +28,7 @@ fn network(workers: u16) -> TestNet {
 /// Bytes of IP packets that leave in five seconds, of four times the limit that come.
 fn passed(net: &mut TestNet, side: Side, packets: &[Packet]) -> u64 {
     let mut passed = 0;
-    let bytes: u64 = packets.iter().map(|packet| bytes(packet)).sum();
+    let bytes: u64 = packets.iter().map(bytes).sum();
     let gap = Duration::from_nanos(bytes * 8 * 1_000_000_000 / (4 * LIMIT));
     let end = net.now + Duration::from_secs(5);
     while net.now < end {
