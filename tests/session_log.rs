@@ -187,7 +187,10 @@ impl Capture {
         let path = bench.directory.join("lo.pcap");
         let log = bench.directory.join("tcpdump.log");
         let mut command = bench.namespace.command("tcpdump");
-        command.args(["-i", "lo", "-U", "-B", "16384", "-w"]).arg(&path).arg("udp");
+        command
+            .args(["-i", "lo", "--immediate-mode", "-U", "-s", "4096", "-B", "32768", "-w"])
+            .arg(&path)
+            .arg("udp");
         command.stdout(Stdio::null()).stderr(fs::File::create(&log).expect("a log"));
         let child = command.spawn().expect("tcpdump");
         wait_for("tcpdump", || fs::read_to_string(&log).unwrap_or_default().contains("listening"));
@@ -195,7 +198,13 @@ impl Capture {
     }
 
     fn finish(mut self) -> PathBuf {
-        std::thread::sleep(Duration::from_millis(500));
+        // All that was sent is written when nothing more comes.
+        let mut size = 0;
+        wait_for("the end of the capture", || {
+            std::thread::sleep(Duration::from_secs(1));
+            let before = std::mem::replace(&mut size, fs::metadata(&self.1).map_or(0, |file| file.len()));
+            size == before && size > 0
+        });
         let signal = Command::new("kill").args(["-INT", &self.0.id().to_string()]).status();
         assert!(signal.expect("kill").success());
         self.0.wait().expect("tcpdump");
