@@ -1,11 +1,12 @@
-//! Packets of sessions, and how every translated packet leaves.
+//! Packets of sessions: check, count, translate; and packets that have none yet.
 
 use crate::base::{DropReason, EipIndex, Generation};
 use crate::nat::decision::Decision;
 use crate::nat::engine::{Context, Engine};
 use crate::nat::events::Ending;
 use crate::nat::lane::Lane;
-use crate::nat::neighbours::{Adjacency, NextHop};
+use crate::nat::leave::{is_over_limit, send};
+use crate::nat::neighbours::Adjacency;
 use crate::nat::query::session_row;
 use crate::nat::session::{CARRY, Flow, Record, Session, SessionKind};
 use crate::nat::{Verdict, tcp};
@@ -14,7 +15,7 @@ use crate::wire::bytes::get_u32;
 use crate::wire::datagram::tcp_flags::{ACK, RST, SYN};
 use crate::wire::rewrite::{self, Change, End};
 use crate::wire::tcp::window_scale;
-use crate::wire::{Arrival, Datagram, Packet, Transport, protocol};
+use crate::wire::{Datagram, Packet, Transport, protocol};
 
 /// How a packet without a session is translated.
 #[derive(Clone, Copy, Debug)]
@@ -160,119 +161,6 @@ impl Engine {
         self.leave(packet, lane, &change, way, cx)
     }
 
-    /// The next hop towards a destination on one side; an own EIP on the outside is a hairpin.
-    pub(super) fn way_to(
-        &mut self,
-        realm: Realm,
-        destination: u32,
-        cx: &mut Context<'_>,
-    ) -> Result<Adjacency, DropReason> {
-        if realm == Realm::Outside && cx.snapshot.eip(destination).is_some() {
-            return Ok(Adjacency::HAIRPIN);
-        }
-        let route = cx.snapshot.route(realm, destination).ok_or(DropReason::NoRoute)?;
-        let is_public = || cx.snapshot.topology().public_ranges.lookup(destination).is_some();
-        if realm == Realm::Outside && route.next_hop.is_some() && is_public() {
-            // The router there would send it back.
-            return Err(DropReason::EipUnassigned);
-        }
-        let address = route.next_hop.unwrap_or(destination);
-        if let Some((way, known)) = cx.last_way
-            && (known == (route.interface, address))
-            && self.neighbours.is_current(way)
-        {
-            return Ok(way);
-        }
-        let interface = cx.snapshot.interface(route.interface).ok_or(DropReason::NoRoute)?;
-        let is_broadcast = interface.prefix.len() < 31
-            && (address == interface.prefix.last() || address == interface.prefix.address());
-        if is_broadcast || address == interface.address {
-            return Err(DropReason::MartianDestination);
-        }
-        let way = self
-            .neighbours
-            .resolve(route.interface, address, cx.tick, cx.out, &mut self.counters)
-            .ok_or(DropReason::NeighbourTableFull)?;
-        cx.last_way = Some((way, (route.interface, address)));
-        Ok(way)
-    }
-
-    /// Translates a packet and sends it to a next hop, ready or not, in fragments if it must be.
-    pub(super) fn leave(
-        &mut self,
-        packet: &mut Packet<'_>,
-        lane: &Lane,
-        change: &Change,
-        way: Adjacency,
-        cx: &mut Context<'_>,
-    ) -> Verdict {
-        if cx.is_limited
-            && let Some(eip) = cx.snapshot.eip(external_address(lane, change))
-            && is_over_limit(eip.index, change.end, &lane.datagram, cx)
-        {
-            return Verdict::Drop(DropReason::Bandwidth);
-        }
-        if way == Adjacency::HAIRPIN {
-            return self.turn_round(packet, lane, change, cx);
-        }
-        let mtu = self.neighbours.mtu(way);
-        let is_too_large = lane.datagram.total_len > mtu;
-        if is_too_large && lane.datagram.dont_fragment() {
-            self.tell_sender(packet, lane, Self::too_large(mtu), cx);
-            return Verdict::Drop(DropReason::FragmentationNeeded);
-        }
-        rewrite::apply(packet.buffer, &lane.datagram, change, lane.hops());
-        match change.end {
-            End::Source => self.counters.bytes_out += u64::from(lane.datagram.total_len),
-            End::Destination => self.counters.bytes_in += u64::from(lane.datagram.total_len),
-        }
-        let datagram = lane.datagram;
-        match self.neighbours.ready(way).copied() {
-            Some(next_hop) if is_too_large => self.send_in_fragments(packet, lane, &next_hop, cx),
-            Some(next_hop) => send(packet, lane, &next_hop),
-            None if is_too_large => Verdict::Drop(DropReason::TooLarge),
-            None => {
-                let bytes = packet.buffer.get(usize::from(datagram.l3)..datagram.end());
-                match self.neighbours.hold(way, bytes.unwrap_or_default()) {
-                    Ok(()) => Verdict::Held,
-                    Err(reason) => Verdict::Drop(reason),
-                }
-            }
-        }
-    }
-
-    /// Hairpinning (RFC 4787 REQ-9): the packet, its source translated, is met again as one from the outside.
-    fn turn_round(
-        &mut self,
-        packet: &mut Packet<'_>,
-        lane: &Lane,
-        change: &Change,
-        cx: &mut Context<'_>,
-    ) -> Verdict {
-        if lane.arrival == Arrival::Hairpin || change.end == End::Destination {
-            return Verdict::Drop(DropReason::HairpinLoop);
-        }
-        self.counters.bytes_out += u64::from(lane.datagram.total_len);
-        rewrite::apply(packet.buffer, &lane.datagram, change, lane.hops());
-        let mut again = *lane;
-        again.datagram.id = change.identification.unwrap_or(lane.datagram.id);
-        again.arrival = Arrival::Hairpin;
-        again.datagram.ttl = lane.datagram.ttl.saturating_sub(lane.hops());
-        again.datagram.source = change.address;
-        if lane.datagram.has_ports() && lane.datagram.transport != Transport::EchoReply {
-            again.datagram.source_port = change.port;
-        }
-        again.tenant = Realm::Outside.tenant();
-        again.hash = self.sessions.hash(&again.key());
-        match lane.datagram.transport {
-            Transport::LaterFragment => self.later_fragment(packet, &again, cx),
-            // The other half of what it quotes is translated too (RFC 5508 REQ-7).
-            Transport::IcmpError => self.icmp_error(packet, &again, cx),
-            _ if lane.datagram.is_fragment() => self.first_fragment(packet, &again, cx),
-            _ => self.flow(packet, &again, cx),
-        }
-    }
-
     /// A packet without a session.
     #[inline(never)]
     fn miss(&mut self, packet: &mut Packet<'_>, lane: &Lane, cx: &mut Context<'_>) -> Verdict {
@@ -324,29 +212,6 @@ impl Engine {
         };
         match self.way_to(realm, destination, cx) {
             Ok(way) => self.leave(packet, lane, &change, way, cx),
-            Err(reason) => Verdict::Drop(reason),
-        }
-    }
-
-    /// Forwards a packet that is routed and not translated.
-    pub(super) fn route(
-        &mut self,
-        packet: &mut Packet<'_>,
-        lane: &Lane,
-        realm: Realm,
-        cx: &mut Context<'_>,
-    ) -> Verdict {
-        if lane.datagram.ttl <= lane.hops() {
-            return self.ttl_expired(packet, lane, cx);
-        }
-        let unchanged = Change::of(
-            &lane.datagram,
-            End::Destination,
-            lane.datagram.destination,
-            lane.datagram.destination_port,
-        );
-        match self.way_to(realm, lane.datagram.destination, cx) {
-            Ok(way) => self.leave(packet, lane, &unchanged, way, cx),
             Err(reason) => Verdict::Drop(reason),
         }
     }
@@ -447,20 +312,6 @@ impl Engine {
     }
 }
 
-/// Whether a packet is too much for the bandwidth of its EIP. If it is not, it is counted.
-#[inline(never)]
-fn is_over_limit(eip: EipIndex, end: End, datagram: &Datagram, cx: &Context<'_>) -> bool {
-    cx.snapshot.limiter(eip).is_some_and(|limiter| !limiter.admit(end, datagram.total_len, cx.now))
-}
-
-/// The EIP by which a translated packet goes; another address where it is not translated.
-fn external_address(lane: &Lane, change: &Change) -> u32 {
-    match change.end {
-        End::Source => change.address,
-        End::Destination => lane.datagram.destination,
-    }
-}
-
 /// Notes what a TCP segment changes of its connection. A reset that cannot come from its sender changes nothing (RFC 7857
 /// §2.2); whether to believe it is the receiver's own matter.
 fn note_segment(session: &mut Session, packet: &Packet<'_>, datagram: &Datagram, end: End) {
@@ -525,17 +376,4 @@ pub(super) fn in_force(flow: &Flow, snapshot: &Snapshot) -> bool {
                 })
         }
     }
-}
-
-/// Puts the link header of the next hop in front of the packet.
-#[inline(always)]
-pub(super) fn send(packet: &mut Packet<'_>, lane: &Lane, next_hop: &NextHop) -> Verdict {
-    let (header, len) = next_hop.padded_header();
-    let l3 = lane.datagram.l3;
-    let front = packet.buffer.get_mut(..usize::from(l3));
-    let Some(place) = front.and_then(|front| front.last_chunk_mut()) else {
-        return Verdict::Drop(DropReason::NoBuffer);
-    };
-    *place = *header;
-    Verdict::Send { port: next_hop.port(), head: l3.wrapping_sub(len), len: lane.datagram.total_len + len }
 }

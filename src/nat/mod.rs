@@ -5,7 +5,8 @@
 //! | [`engine`] | the way of a batch through the engine, stage by stage |
 //! | [`stage`] | the stages, for whoever times them |
 //! | [`lane`] | what is known of one packet from stage to stage |
-//! | [`flow`] | packets of sessions: check, count, rewrite, send |
+//! | [`flow`] | packets of sessions: check, count, translate |
+//! | [`leave`] | the way out of every packet: next hop, bandwidth, rewriting, hairpinning |
 //! | [`decision`], [`inward`], [`outward`] | packets without a session: which entry takes them |
 //! | [`create`] | the session that an entry makes, its mapping and its port |
 //! | [`local`] | ARP, echo and ICMP errors of the gateway itself |
@@ -32,6 +33,7 @@ pub mod index;
 pub mod inward;
 pub mod key;
 pub mod lane;
+pub mod leave;
 pub mod local;
 pub mod mappings;
 pub mod neighbours;

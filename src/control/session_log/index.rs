@@ -198,8 +198,10 @@ impl Index {
     pub fn who(&self, external: (Ipv4Addr, u16), protocol: Protocol, at: u64) -> Result<Vec<Owned>, String> {
         let external = (u32::from(external.0), external.1);
         let mut found = Found::default();
+        // In this order: when the hour changes in between, the file that was the present one is closed.
+        let files = self.files().map_err(|error| error.to_string())?;
         let present = self.present().clone();
-        for (hour, path) in self.files().map_err(|error| error.to_string())? {
+        for (hour, path) in files {
             let looked = match &present {
                 Some(segment) if segment.hour == hour => found.look(&*segment.database, external, protocol.0),
                 _ => earlier(&path).and_then(|database| found.look(&database, external, protocol.0)),

@@ -74,15 +74,15 @@ fn run(index: &Index, shared: &Shared) {
         let is_last = shared.is_stopping.load(Ordering::Relaxed);
         let taken = std::mem::take(&mut *shared.pending());
         if !taken.rows.is_empty() || !taken.starts.is_empty() {
-            let committed = index.commit(&taken);
-            let mut pending = shared.pending();
-            if let Err(reason) = committed {
-                // Once more with what has come meanwhile: the disk may be full for a while only.
-                let come = std::mem::replace(&mut *pending, taken);
-                pending.rows.extend(come.rows);
-                pending.starts.extend(come.starts);
-                pending.time = pending.time.max(come.time);
-                pending.failed = Some(reason);
+            match index.commit(&taken) {
+                Ok(()) => {}
+                Err(reason) if is_last => {
+                    log::error!(
+                        "session log: index: {reason}; the last {} rows are missing",
+                        taken.rows.len()
+                    );
+                }
+                Err(reason) => shared.pending().put_back(taken, reason),
             }
         }
         if is_last {
@@ -119,6 +119,15 @@ impl Index {
 }
 
 impl Pending {
+    /// Takes back what could not be committed, before what has come meanwhile: the disk may be full for a while only.
+    fn put_back(&mut self, taken: Self, reason: String) {
+        let come = std::mem::replace(self, taken);
+        self.rows.extend(come.rows);
+        self.starts.extend(come.starts);
+        self.time = self.time.max(come.time);
+        self.failed = Some(reason);
+    }
+
     /// Takes a line.
     pub(super) fn add(&mut self, line: &Line) {
         self.time = self.time.max(line.time);

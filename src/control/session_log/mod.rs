@@ -104,14 +104,20 @@ impl Outlet {
     }
 
     fn lose(&mut self, line: &Line) {
-        let count = if let What::Lost(count) = line.what { count } else { 1 };
-        self.lost += count;
-        self.tally.lost.fetch_add(count, Ordering::Relaxed);
+        match line.what {
+            // Counted where they were missed; here they make the gap wider.
+            What::Lost(count) => self.lost += count,
+            _ => {
+                self.lost += 1;
+                self.tally.lost.fetch_add(1, Ordering::Relaxed);
+            }
+        }
     }
 
     fn flush(&mut self, now: Moment) {
         match self.place.flush(now) {
-            Ok(()) if self.is_failing => {
+            // Not before it has taken the line that tells of the gap.
+            Ok(()) if self.is_failing && self.lost == 0 => {
                 self.is_failing = false;
                 log::info!("session log: {} takes lines again", self.name);
             }
