@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::daemon::{Gateway, Namespace};
+use common::daemon::{Gateway, Namespace, PORTS};
 use common::need_root;
 use natgate::base::time::Clock;
 use serde_json::{Value, json};
@@ -93,19 +93,7 @@ path = "{here}/natgate.redb"
 listen = "127.0.0.1:8443"
 tls_certificate = "{here}/cert.pem"
 tls_key = "{here}/key.pem"
-[[port]]
-name = "wan"
-device = "wan"
-backend = "af_packet"
-[[port]]
-name = "lan"
-device = "lan"
-backend = "af_packet"
-[[outside]]
-port = "wan"
-address = "203.0.113.2/24"
-gateway = "203.0.113.1"
-public = ["203.0.113.16/28"]
+{PORTS}
 "#
         );
         fs::write(directory.join("natgate.toml"), text).expect("a configuration");

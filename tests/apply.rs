@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use common::daemon::{Gateway, Namespace};
+use common::daemon::{Gateway, Namespace, PORTS};
 use common::need_root;
 use natgate::base::rng::Rng;
 use serde_json::Value;
@@ -24,19 +24,6 @@ log = "warn"
 path = "DIRECTORY/natgate.redb"
 [quotas]
 dnat_entries_per_gateway = "100k"
-[[port]]
-name = "wan"
-device = "wan"
-backend = "af_packet"
-[[port]]
-name = "lan"
-device = "lan"
-backend = "af_packet"
-[[outside]]
-port = "wan"
-address = "203.0.113.2/24"
-gateway = "203.0.113.1"
-public = ["203.0.113.16/28"]
 "#;
 
 const FILE: &str = r#"version = 1
@@ -97,7 +84,7 @@ impl Bench {
             PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(&directory).expect("a directory");
-        let text = CONFIGURATION.replace("DIRECTORY", directory.to_str().expect("UTF-8"));
+        let text = CONFIGURATION.replace("DIRECTORY", directory.to_str().expect("UTF-8")) + PORTS;
         fs::write(directory.join("natgate.toml"), text).expect("a configuration");
         let gateway = Some(Gateway::start(&namespace, &directory));
         Self { namespace, directory, gateway }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use common::daemon::{Gateway, Namespace};
+use common::daemon::{Gateway, Namespace, PORTS};
 use common::need_root;
 use natgate::base::time::Clock;
 use serde_json::Value;
@@ -41,19 +41,7 @@ udp = "10s"
 file = "{here}/sessions.jsonl"
 index = "{here}/index"
 {settings}
-[[port]]
-name = "wan"
-device = "wan"
-backend = "af_packet"
-[[port]]
-name = "lan"
-device = "lan"
-backend = "af_packet"
-[[outside]]
-port = "wan"
-address = "203.0.113.2/24"
-gateway = "203.0.113.1"
-public = ["203.0.113.16/28"]
+{PORTS}
 [[vpc]]
 name = "prod"
 cidr = "10.0.0.0/16"

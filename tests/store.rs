@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::daemon::{Gateway, Namespace};
+use common::daemon::{Gateway, Namespace, PORTS};
 use common::need_root;
 use natgate::base::rng::Rng;
 use natgate::control::client::{Client, ClientError};
@@ -164,26 +164,13 @@ control = "DIRECTORY/natgate.sock"
 log = "warn"
 [store]
 path = "DIRECTORY/natgate.redb"
-[[port]]
-name = "wan"
-device = "wan"
-backend = "af_packet"
-[[port]]
-name = "lan"
-device = "lan"
-backend = "af_packet"
-[[outside]]
-port = "wan"
-address = "203.0.113.2/24"
-gateway = "203.0.113.1"
-public = ["203.0.113.16/28"]
 "#;
 
 fn scratch() -> PathBuf {
     let directory = PathBuf::from(format!("/tmp/natgate-store-{}", std::process::id()));
     let _ = fs::remove_dir_all(&directory);
     fs::create_dir_all(&directory).expect("a directory");
-    let text = CONFIGURATION.replace("DIRECTORY", directory.to_str().expect("a path"));
+    let text = CONFIGURATION.replace("DIRECTORY", directory.to_str().expect("a path")) + PORTS;
     fs::write(directory.join("natgate.toml"), text).expect("a configuration");
     directory
 }

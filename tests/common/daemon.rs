@@ -8,6 +8,23 @@ use std::time::Duration;
 use natgate::base::time::Clock;
 use natgate::control::client::Client;
 
+/// The devices of a [`Namespace`] as the ports of a configuration, and the Internet side.
+pub const PORTS: &str = r#"
+[[port]]
+name = "wan"
+device = "wan"
+backend = "af_packet"
+[[port]]
+name = "lan"
+device = "lan"
+backend = "af_packet"
+[[outside]]
+port = "wan"
+address = "203.0.113.2/24"
+gateway = "203.0.113.1"
+public = ["203.0.113.16/28"]
+"#;
+
 /// A network namespace with two devices, gone at the end.
 pub struct Namespace(String);
 
