@@ -10,13 +10,13 @@ use std::time::Duration;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use natgate::base::time::Clock;
 use natgate::base::{DropReason, Moment, PortIndex, WorkerIndex};
-use natgate::nat::{Counters, EngineConfig, NeighbourFact, Output, Verdict};
+use natgate::nat::{Counters, EngineConfig, Estate, NeighbourFact, Output, Verdict};
 use natgate::nic::memory::{Far, Options, open};
 use natgate::nic::{BURST, Burst, Pool};
 use natgate::policy::Snapshot;
 use natgate::wire::{Arrival, Packet};
 use natgate::worker::mailbox::Command;
-use natgate::worker::{Gateway, Idle, Lockstep, Process, Setup, Threads};
+use natgate::worker::{Gateway, Idle, Lockstep, OnDeath, Process, Setup, Threads};
 
 /// Sends every packet out of port 1; with more than one worker only after it was handed to the next.
 #[derive(Debug)]
@@ -48,9 +48,11 @@ impl Process for Forward {
 
     fn undo(&mut self, _: Verdict, _: DropReason) {}
 
-    fn answer(&mut self, _: &mut Command, _: &Snapshot, _: Moment) -> bool {
+    fn answer(&mut self, _: &mut Command, _: &Snapshot, _: Moment, _: &mut Output) -> bool {
         true
     }
+
+    fn inherit(&mut self, _: Estate) {}
 
     fn counters(&self) -> &Counters {
         &self.counters
@@ -124,7 +126,7 @@ fn management(c: &mut Criterion) {
     let mut group = c.benchmark_group("management");
     for (name, idle) in [("polling", Idle::Poll), ("sleeping", Idle::Sleep)] {
         let (setup, _far) = setup(1);
-        let threads = Threads { cores: None, idle, clock: Clock::start() };
+        let threads = Threads { cores: None, idle, clock: Clock::start(), on_death: OnDeath::default() };
         let gateway = Gateway::launch_with::<Forward>(setup, threads).unwrap();
         group.bench_function(format!("publish to a {name} worker"), |b| {
             b.iter_batched(

@@ -17,13 +17,14 @@ use natgate::speed::frames::Frames;
 use natgate::speed::setup::{Bed, POOL, eip_address, host_address};
 use natgate::speed::{Plan, Scenario};
 use natgate::wire::{Packet, protocol};
+use natgate::worker::publish::GAP;
 
 const BUFFER: usize = 2048;
 const HEAD: usize = 256;
 const ROUNDS: usize = 8;
 const ROUND: Duration = Duration::from_millis(500);
 /// Time between two publications: changes that come in between go together.
-const GROUP: Duration = Duration::from_millis(1);
+const GROUP: Duration = GAP;
 /// Entries on one EIP.
 const ON_ONE: u32 = 50;
 
@@ -33,6 +34,10 @@ fn main() -> Result<(), Error> {
     let mut arguments = std::env::args().skip(1).map(|argument| argument.parse::<u32>());
     let mut next = |default| arguments.next().unwrap_or(Ok(default));
     let (rate, entries, sessions) = (next(10_000)?, next(100_000)?, next(65_536)?);
+    // As in a gateway: the worker has its core, and whoever changes entries another one.
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    let pin_to = |core: usize| cores.get(core).map(|core| core_affinity::set_for_current(*core));
+    pin_to(0);
 
     let plan = Plan { scenario: Scenario::Snat, sessions: sessions as usize, ..Plan::default() };
     let mut bed = Bed::new(&plan, 1)?;
@@ -56,12 +61,15 @@ fn main() -> Result<(), Error> {
     let mut changes = 0;
     for _ in 0..ROUNDS {
         worker.run(&published, &mut quiet, None)?;
-        let (stop, clock) = (AtomicBool::new(false), worker.clock);
+        let (stop, clock, before) = (AtomicBool::new(false), worker.clock, changes);
         std::thread::scope(|scope| {
-            let changer = scope.spawn(|| change(&published, &made_at, &stop, clock, (rate, entries)));
+            let changer = scope.spawn(|| {
+                pin_to(1);
+                change(&published, &made_at, &stop, clock, before, (rate, entries))
+            });
             let ran = worker.run(&published, &mut busy, Some((&made_at, &mut delay)));
             stop.store(true, Ordering::Relaxed);
-            changes += changer.join().unwrap_or(0);
+            changes = changer.join().unwrap_or(before);
             ran
         })?;
     }
@@ -133,20 +141,23 @@ impl Worker {
     }
 }
 
-/// Changes entries at a rate until it is to stop; gives how many.
+/// Changes entries at a rate until it is to stop, each to another private port, one EIP after the other; gives how many were changed
+/// with those before.
 fn change(
     published: &ArcSwap<Snapshot>,
     made_at: &AtomicU64,
     stop: &AtomicBool,
     clock: Clock,
+    mut done: u32,
     (rate, entries): (u32, u32),
 ) -> u32 {
     let each = (f64::from(rate) * GROUP.as_secs_f64()).ceil() as u32;
-    let (mut done, mut due) = (0, clock.now());
+    let eips = entries.div_ceil(ON_ONE).max(1);
+    let mut due = clock.now();
     while !stop.load(Ordering::Relaxed) {
         let mut edit = published.load().edit();
         for n in done..done + each {
-            put(&mut edit, n * ON_ONE % entries.max(1), 81 + (n / entries.max(1)) as u16 % 2);
+            put(&mut edit, n % eips * ON_ONE, 81 + (n / eips) as u16 % 2);
         }
         made_at.store(clock.now().0, Ordering::Relaxed);
         published.store(edit.finish());

@@ -121,7 +121,9 @@ tls_key = "{here}/key.pem"
         let text = String::from_utf8(output.stdout).expect("UTF-8");
         let (headers, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
         let status = headers.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-        let body = serde_json::from_str(body).unwrap_or(Value::Null);
+        // Lines of JSON become a list.
+        let lines = || serde_json::Deserializer::from_str(body).into_iter().collect::<Result<_, _>>();
+        let body = serde_json::from_str(body).or_else(|_| lines().map(Value::Array)).unwrap_or_default();
         Reply { status, headers: headers.to_owned(), body }
     }
 
@@ -545,6 +547,52 @@ fn sessions_are_counted_to_the_last_and_filtered_by_name() {
     let packet = json!({"packet": "udp 10.0.1.16:1000 > 198.18.0.1:9 from vpc prod"});
     let explained = bench.send("POST", "/v1/explain", &packet, &[]).expect(200);
     assert!(explained["entry"].as_str().expect("an entry").starts_with("snat all"), "{explained}");
+
+    for (by, sessions) in [("gateway", 300), ("eip", 300), ("entry", 300)] {
+        let usage = bench.get(&format!("/v1/usage?by={by}")).expect(200);
+        assert_eq!(usage["items"][0]["sessions"], sessions, "{usage}");
+        assert!(usage["items"][0]["bytes_out"].as_u64() > Some(300 * 28), "{usage}");
+    }
+    let hosts = bench.get("/v1/usage?by=host&limit=1").expect(200);
+    let [host] = &hosts["items"].as_array().expect("items")[..] else { panic!("{hosts}") };
+    let (address, sessions) = (host["name"].as_str().expect("a name"), host["sessions"].as_u64());
+    let sessions = sessions.filter(|sessions| (1..300).contains(sessions)).expect("a part of the sessions");
+    bench.get("/v1/usage").expect(400);
+    bench.get("/v1/usage?by=colour").expect(400);
+    let problem = bench.get("/v1/metering").expect(400);
+    assert!(problem["hint"].as_str().expect("a hint").contains("[metering]"), "{problem}");
+
+    // Whoever watches sees each of them end.
+    let watch = |query: &str| bench.local(&["--no-buffer"], &format!("/v1/sessions/watch{query}"));
+    watch("?timeout_seconds=61").expect(422);
+    watch("?gateway=gw2").expect(422);
+    let (events, refused) = std::thread::scope(|scope| {
+        // One can watch at a time: as soon as others are told so, it does.
+        let watching = scope.spawn(|| {
+            let tries = (0..50).map(|_| {
+                let reply = watch("?kind=snat&events=300&timeout_seconds=15");
+                // The other one has it for a second, if it came first.
+                if reply.status == 503 {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                reply
+            });
+            tries.into_iter().find(|reply| reply.status != 503)
+        });
+        let refused = eventually(|| watch("?kind=dnat&timeout_seconds=1").status == 503);
+        let kill = |query: &str| bench.local(&["--request", "DELETE"], &format!("/v1/sessions{query}"));
+        kill("").expect(400);
+        kill("?limit=3").expect(400);
+        assert_eq!(kill(&format!("?inside={address}&reset=true")).expect(200)["ended"], sessions);
+        assert_eq!(kill("?all=true").expect(200)["ended"], 300 - sessions);
+        (watching.join().expect("a watch").expect("a stream").expect(200), refused)
+    });
+    assert!(refused, "two watch");
+    let ended = events.as_array().expect("lines").iter().filter(|line| line["event"] == "ended").count();
+    assert_eq!(ended, 300, "{events}");
+    assert_eq!(count("")["count"], 0);
+    let (_, viewer) = bench.key("viewer");
+    bench.remote(Some(&viewer), &["--request", "DELETE"], "/v1/sessions?all=true").expect(403);
 }
 
 /// A second gateway on the same machine, or a wrong certificate, is told which key of the file to change.

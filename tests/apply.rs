@@ -468,3 +468,36 @@ fn on_a_terminal_it_asks_first() {
     let (is_done, text) = on_terminal("--yes", "");
     assert!(is_done && !text.contains("[y/N]"), "{text}");
 }
+
+#[test]
+fn eips_share_a_bandwidth_plan() {
+    need_root!();
+    let bench = Bench::new("apply-plan");
+    let file = FILE.replace(
+        "[[eip]]\naddress = \"203.0.113.16\"",
+        "[[plan]]\nname = \"shared\"\nbandwidth = \"100Mbps\"\n\n[[eip]]\nplan = \"shared\"\naddress = \"203.0.113.16\"",
+    );
+    let path = bench.file("all.toml", &file);
+    let done = bench.apply(&path, &["--yes"]);
+    assert!(done.contains("+ plan shared: 100Mbps\n"), "{done}");
+    assert!(bench.apply(&path, &[]).starts_with("nothing has changed"));
+    let json = |arguments: &[&str]| -> Value {
+        serde_json::from_str(&bench.ok(&[arguments, &["-o", "json"]].concat())).expect("JSON")
+    };
+    let plan = json(&["plan", "show", "shared"])["id"].as_str().expect("an id").to_owned();
+    assert!(plan.starts_with("bwp-"), "{plan}");
+    assert_eq!(json(&["eip", "show", "203.0.113.16"])["plan"], plan);
+    // The other one joins, by name, and a limit of its own is not for one that shares.
+    bench.ok(&["eip", "update", "203.0.113.17", "--plan", "shared"]);
+    let error = bench.refused(&["eip", "update", "203.0.113.17", "--bandwidth", "1Mbps"], 2);
+    assert!(error.contains("limit of its own"), "{error}");
+    bench.ok(&["plan", "update", "shared", "--bandwidth", "200Mbps"]);
+    assert!(bench.ok(&["plan", "list"]).contains("200Mbps"));
+    // Not deleted while it is shared, unless by force: they are without a limit then.
+    let error = bench.refused(&["plan", "delete", "shared"], 2);
+    assert!(error.contains("2 use it"), "{error}");
+    bench.ok(&["plan", "delete", "shared", "--force"]);
+    assert!(json(&["eip", "show", "203.0.113.16"]).get("plan").is_none());
+    let unlimited = bench.ok(&["eip", "list"]);
+    assert!(!unlimited.contains("bwp-"), "{unlimited}");
+}

@@ -19,7 +19,9 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("worker", &["base", "wire", "policy", "nat", "nic"]),
     ("speed", &["base", "wire", "policy", "nat", "nic", "worker"]),
     ("pktgen", &["base", "wire", "nic"]),
+    ("conformance", &["base", "nic"]),
     ("config", &["base", "wire", "policy"]),
+    ("doctor", &["config", "nic::device", "nic::pool", "worker::setup"]),
     ("control", &["base", "wire", "policy", "nat", "worker", "config"]),
     ("api", &["base", "policy", "config", "control"]),
     (
@@ -27,8 +29,10 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
         &[
             "base",
             "config",
+            "doctor",
             "nat::stage",
             "nic::open",
+            "conformance",
             "pktgen",
             "speed",
             "control::address",

@@ -91,3 +91,61 @@ fn others_are_not_limited_and_a_limit_can_go() {
         net.send(INSIDE, &limited).forwarded(Side::Outside);
     }
 }
+
+/// Two EIPs under one plan: one of SNAT and a DNAT port, one that is a host's own.
+fn planned(workers: u16, rate: u64) -> TestNet {
+    let mut config = network(1).config().clone();
+    for eip in &mut config.eips {
+        (eip.bandwidth, eip.plan) = (Some(rate), Some(7));
+    }
+    TestNet::with_workers(&config, workers, 3)
+}
+
+/// Packets that leave by both EIPs.
+fn by_both() -> Vec<Packet> {
+    let peer = (ip("198.51.100.7"), 9);
+    let shared =
+        (0..8u8).map(|host| Packet::udp((std::net::Ipv4Addr::new(10, 0, 1, host), 4000), peer, &[0; 972]));
+    let own = (0..8).map(|port| Packet::udp((ip("10.0.0.30"), 4000 + port), peer, &[0; 972]));
+    shared.chain(own).collect()
+}
+
+#[test]
+fn eips_of_a_plan_share_its_limit_over_all_workers() {
+    for workers in [1, 2, 4] {
+        let mut net = planned(workers, LIMIT);
+        assert_limited(passed(&mut net, INSIDE, &by_both()));
+        // The other direction has not used any of it.
+        let incoming: Vec<_> = [LIMITED, OTHER]
+            .into_iter()
+            .flat_map(|eip| {
+                (0..8)
+                    .map(move |port| Packet::udp((ip("198.51.100.7"), 5000 + port), (ip(eip), 53), &[0; 972]))
+            })
+            .collect();
+        assert_limited(passed(&mut net, Side::Outside, &incoming));
+    }
+}
+
+#[test]
+fn a_plans_use_stays_when_an_eip_joins_and_goes_when_its_rate_changes() {
+    let mut net = planned(2, LIMIT);
+    let drain = |net: &mut TestNet| {
+        let sent = (0..400).map(|n| net.send(INSIDE, &by_both()[n % 16]).left.len());
+        sent.sum::<usize>()
+    };
+    assert!(drain(&mut net) > 50, "a burst passes");
+    let mut config = net.config().clone();
+    // One leaves for a limit of its own, and comes back: the plan is as exhausted as it was.
+    (config.eips[1].plan, config.eips[1].bandwidth) = (None, Some(LIMIT));
+    net.reload(&config);
+    assert!(drain(&mut net) > 50, "its own limit is unused");
+    (config.eips[1].plan, config.eips[1].bandwidth) = (Some(7), Some(LIMIT));
+    net.reload(&config);
+    assert!(drain(&mut net) < 3);
+    for eip in &mut config.eips {
+        eip.bandwidth = Some(2 * LIMIT);
+    }
+    net.reload(&config);
+    assert!(drain(&mut net) > 100, "a new rate begins anew");
+}

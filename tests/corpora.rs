@@ -5,7 +5,7 @@ mod support;
 use std::fs;
 use std::path::PathBuf;
 
-use self::support::entry;
+use self::support::{entry, requests};
 
 fn directory(target: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target)
@@ -40,21 +40,31 @@ fn sequence() {
     replay("sequence", entry::sequence);
 }
 
-/// The seeds are the sample packets: a file for each and each target, and one sequence of all. `UPDATE_CORPORA=1` writes
-/// them when the samples have changed.
+#[test]
+fn configuration() {
+    replay("configuration", requests::configuration);
+}
+
+#[test]
+fn management() {
+    replay("management", requests::management);
+}
+
+/// A seed is what it should be. `UPDATE_CORPORA=1` writes them when the samples have changed.
+fn check(target: &str, name: &str, bytes: &[u8]) {
+    let path = directory(target).join(name);
+    if std::env::var_os("UPDATE_CORPORA").is_some() {
+        fs::create_dir_all(directory(target)).expect("a directory");
+        fs::write(&path, bytes).expect("a file");
+    }
+    let is_sample = fs::read(&path).is_ok_and(|found| found == bytes);
+    assert!(is_sample, "{} is not the sample; UPDATE_CORPORA=1 writes it", path.display());
+}
+
+/// The seeds are the sample packets: a file for each and each target, and one sequence of all.
 #[test]
 fn seeds_are_the_samples() {
     let net = entry::network(1);
-    let update = std::env::var_os("UPDATE_CORPORA").is_some();
-    let check = |target: &str, name: &str, bytes: &[u8]| {
-        let path = directory(target).join(name);
-        if update {
-            fs::create_dir_all(directory(target)).expect("a directory");
-            fs::write(&path, bytes).expect("a file");
-        }
-        let is_sample = fs::read(&path).is_ok_and(|found| found == bytes);
-        assert!(is_sample, "{} is not the sample; UPDATE_CORPORA=1 writes it", path.display());
-    };
     let mut all = vec![];
     for (at, (side, packet)) in entry::samples().iter().enumerate() {
         let frame = net.frame_of(*side, packet);
@@ -68,4 +78,14 @@ fn seeds_are_the_samples() {
         all.extend([0x80 | at as u8, 0x10, 0, 0]);
     }
     check("sequence", "all", &all);
+}
+
+/// And whole configuration files, and requests of each kind.
+#[test]
+fn seeds_are_the_sample_requests() {
+    check("configuration", "sample-example", include_bytes!("../src/config/tests/example.toml"));
+    check("configuration", "sample-conformance", include_bytes!("../src/conformance/natgate.toml"));
+    for (at, lines) in requests::samples().iter().enumerate() {
+        check("management", &format!("sample-{at:02}"), lines.as_bytes());
+    }
 }

@@ -122,7 +122,9 @@ fn policy() -> Policy {
 
 fn packages(policy: &Policy) -> Vec<Package> {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["metadata", "--format-version=1", "--locked"]).current_dir(common::repository());
+    cargo
+        .args(["metadata", "--format-version=1", "--locked", "--all-features"])
+        .current_dir(common::repository());
     for target in &policy.graph.targets {
         cargo.args(["--filter-platform", target]);
     }

@@ -5,25 +5,14 @@ mod common;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use etherparse::{NetHeaders, PacketBuilder, PacketHeaders, TransportHeader};
+use common::devices::{self, directory, natgate, refusal};
 use natgate::base::PortIndex;
+use natgate::nic::af_packet::Steering;
 use natgate::nic::dpdk::{Dpdk, Hugepages, Options};
 use natgate::nic::{Burst, Cache, Pool, Queue};
-use pcap_file::pcap::{PcapPacket, PcapReader, PcapWriter};
-
-type Mac = [u8; 6];
-type Ip = [u8; 4];
-
-/// The addresses that `net_pcap` gives its devices, in the order in which they are made.
-const WAN: Mac = [2, 0x70, 0x63, 0x61, 0x70, 0];
-const LAN: Mac = [2, 0x70, 0x63, 0x61, 0x70, 1];
-const ROUTER: (Mac, Ip) = ([2, 0, 0, 0, 2, 1], [203, 0, 113, 1]);
-const WEB: (Mac, Ip) = ([2, 0, 0, 0, 2, 2], [10, 0, 1, 10]);
-const CLIENT: Ip = [198, 51, 100, 10];
-const EIP: Ip = [203, 0, 113, 16];
 
 fn assert_whole(pool: &Pool, caches: &[&Cache]) {
     let held: usize = caches.iter().map(|cache| cache.len()).sum();
@@ -66,7 +55,7 @@ fn buffers_go_round_and_come_back() {
     assert_whole(pool, &[&cache]);
 
     // A ring gives back the very buffers that were sent, in order, with what was in them. Each queue is a ring.
-    let mut port = dpdk.open("net_ring0", PortIndex(3), 2, None).unwrap();
+    let mut port = dpdk.open("net_ring0", PortIndex(3), 2, None, Steering::default()).unwrap();
     assert_eq!(port.info.device, "net_ring0");
     let mut burst = Burst::new();
     for (number, queue) in port.queues.iter_mut().enumerate() {
@@ -116,7 +105,7 @@ fn buffers_go_round_and_come_back() {
     // A worker's thread, with a cache of DPDK's own: from one device to another, and some frames dropped on the way.
     let ports = ["net_null0,size=64", "net_null1,size=60,copy=1"].map(|device| {
         let index = PortIndex(0);
-        dpdk.open(device, index, 1, None).unwrap().queues.remove(0)
+        dpdk.open(device, index, 1, None, Steering::default()).unwrap().queues.remove(0)
     });
     let own = pool.cache();
     let work = move || {
@@ -144,163 +133,21 @@ fn buffers_go_round_and_come_back() {
         ("net_nothing0", 1, None, "DPDK does not make the device net_nothing0"),
         ("net_af_packet0,iface=ng-none", 1, None, "there is no device `ng-none`"),
     ] {
-        let error = dpdk.open(device, PortIndex(0), queues, mtu).unwrap_err().to_string();
+        let error =
+            dpdk.open(device, PortIndex(0), queues, mtu, Steering::default()).unwrap_err().to_string();
         assert!(error.contains(words) && !error.contains('\n'), "{device}: {error}");
     }
     assert_whole(pool, &[&cache, &other]);
 }
 
-/// An empty directory for one test.
-fn directory(test: &str) -> PathBuf {
-    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("dpdk-{test}"));
-    let _ = fs::remove_dir_all(&directory);
-    fs::create_dir_all(&directory).expect("a directory");
-    directory
-}
-
-/// natgate, for at most half a minute.
-fn natgate(directory: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new("timeout");
-    command.arg("30").arg(env!("CARGO_BIN_EXE_natgate")).args(arguments).current_dir(directory);
-    command
-}
-
-const REST: &str = r#"
-[[outside]]
-port = "wan"
-address = "203.0.113.2/24"
-gateway = "203.0.113.1"
-public = ["203.0.113.16/28"]
-[[vpc]]
-name = "prod"
-cidr = "10.0.0.0/16"
-[[vpc.vswitch]]
-name = "servers"
-cidr = "10.0.1.0/24"
-port = "lan"
-address = "10.0.1.1"
-[[gateway]]
-name = "gw1"
-vpc = "prod"
-vswitch = "servers"
-[[eip]]
-address = "203.0.113.16"
-gateway = "gw1"
-[[dnat]]
-gateway = "gw1"
-eip = "203.0.113.16"
-public_port = 80
-private_ip = "10.0.1.10"
-private_port = 8080
-protocol = "TCP"
-"#;
-
-/// A gateway on two devices; `more` stands in its tables `[system]` and `[dpdk]`.
+/// A gateway on two devices; `system` and `dpdk` stand in its tables of those names.
 fn configuration(wan: &str, lan: &str, system: &str, dpdk: &str) -> String {
-    let port =
-        |name, device| format!("[[port]]\nname = \"{name}\"\nbackend = \"dpdk\"\ndevice = \"{device}\"\n");
-    format!(
-        "[system]\nsessions = 1024\ncontrol = \"natgate.sock\"\nidle = \"sleep\"\n{system}\n[dpdk]\n{dpdk}\n{}{}{REST}",
-        port("wan", wan),
-        port("lan", lan)
-    )
-}
-
-/// An ARP request of a host for an address of the gateway, which learns of the host by it.
-fn arp(from: (Mac, Ip), wanted: Ip) -> Vec<u8> {
-    let mut frame = vec![0xff; 6];
-    frame.extend(from.0);
-    frame.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
-    frame.extend(from.0);
-    frame.extend(from.1);
-    frame.extend([0; 6]);
-    frame.extend(wanted);
-    frame.resize(60, 0);
-    frame
-}
-
-fn tcp(link: (Mac, Mac), from: (Ip, u16), to: (Ip, u16), payload: &[u8]) -> Vec<u8> {
-    let builder =
-        PacketBuilder::ethernet2(link.0, link.1).ipv4(from.0, to.0, 64).tcp(from.1, to.1, 7, 1000).ack(8);
-    let mut frame = Vec::new();
-    builder.write(&mut frame, payload).expect("a frame");
-    frame
-}
-
-fn write(path: &Path, frames: &[Vec<u8>]) {
-    let mut writer = PcapWriter::new(File::create(path).expect("a capture")).expect("a capture");
-    for frame in frames {
-        let packet = PcapPacket::new(Duration::ZERO, frame.len() as u32, frame);
-        writer.write_packet(&packet).expect("a frame");
-    }
-}
-
-/// A TCP segment: from, to, payload.
-type Segment = ((Ip, u16), (Ip, u16), Vec<u8>);
-
-/// The TCP segments of a capture. Their checksums are right.
-fn segments(path: &Path) -> Vec<Segment> {
-    let mut reader = PcapReader::new(File::open(path).expect("a capture")).expect("a capture");
-    let mut found = Vec::new();
-    while let Some(packet) = reader.next_packet() {
-        let frame = packet.expect("a frame").data;
-        let headers = PacketHeaders::from_ethernet_slice(&frame).expect("a whole frame");
-        let (Some(NetHeaders::Ipv4(ip, _)), Some(TransportHeader::Tcp(tcp))) =
-            (headers.net, headers.transport)
-        else {
-            continue;
-        };
-        let payload = headers.payload.slice();
-        assert_eq!(ip.header_checksum, ip.calc_header_checksum());
-        assert_eq!(tcp.checksum, tcp.calc_checksum_ipv4(&ip, payload).expect("a short segment"));
-        assert_eq!(ip.time_to_live, 63);
-        found.push(((ip.source, tcp.source_port), (ip.destination, tcp.destination_port), payload.to_vec()));
-    }
-    found
+    devices::configuration("dpdk", wan, lan, system, dpdk)
 }
 
 #[test]
 fn a_capture_goes_in_and_out() {
-    let directory = directory("capture");
-    let devices =
-        ["wan", "lan"].map(|name| format!("net_pcap_{name},rx_pcap={name}-in.pcap,tx_pcap={name}-out.pcap"));
-    fs::write(
-        directory.join("natgate.toml"),
-        configuration(&devices[0], &devices[1], "workers = 1", "hugepages = \"off\""),
-    )
-    .expect("a configuration");
-    let sizes = [6, 100, 1000, 1460];
-    let question = |size| tcp((ROUTER.0, WAN), (CLIENT, 5000), (EIP, 80), &vec![size as u8; size]);
-    let answer = |size| tcp((WEB.0, LAN), (WEB.1, 8080), (CLIENT, 5000), &vec![size as u8; size]);
-    let wan: Vec<_> = [arp(ROUTER, [203, 0, 113, 2])].into_iter().chain(sizes.map(question)).collect();
-    let lan: Vec<_> = [arp(WEB, [10, 0, 1, 1])].into_iter().chain(sizes.map(answer)).collect();
-    write(&directory.join("wan-in.pcap"), &wan);
-    write(&directory.join("lan-in.pcap"), &lan);
-
-    let mut command = natgate(&directory, &["run", "--config", "natgate.toml"]);
-    let log = File::create(directory.join("log")).expect("a log");
-    let mut gateway = command.stdin(Stdio::null()).stderr(log).spawn().expect("natgate");
-    let counters = || {
-        let output = natgate(&directory, &["stats", "--json"]).env("NATGATE_SOCKET", "natgate.sock").output();
-        let output = output.expect("natgate");
-        serde_json::from_slice::<serde_json::Value>(&output.stdout).ok()
-    };
-    let all = |counters: &serde_json::Value| counters["total"]["forwarded"].as_u64() >= Some(8);
-    let passed = (0..200).any(|_| {
-        std::thread::sleep(Duration::from_millis(50));
-        counters().is_some_and(|counters| all(&counters))
-    });
-    let log = || fs::read_to_string(directory.join("log")).unwrap_or_default();
-    assert!(passed, "{:?}\n{}", counters(), log());
-    // `timeout` passes the signal on.
-    let status = Command::new("kill").arg(gateway.id().to_string()).status();
-    assert!(status.is_ok_and(|status| status.success()));
-    let status = gateway.wait().expect("its end");
-    assert!(log().contains("every packet is accounted for"), "{status}: {}", log());
-
-    let wanted = |from: (Ip, u16), to: (Ip, u16)| sizes.map(|size| (from, to, vec![size as u8; size]));
-    assert_eq!(segments(&directory.join("lan-out.pcap")), wanted((CLIENT, 5000), (WEB.1, 8080)));
-    assert_eq!(segments(&directory.join("wan-out.pcap")), wanted((EIP, 80), (CLIENT, 5000)));
+    devices::a_capture_goes_in_and_out("dpdk");
 }
 
 /// Another process on shared memory: the packet generator as both neighbours of the gateway.
@@ -367,6 +214,23 @@ fn packets_pass_over_shared_memory() {
     assert!(count("back") * 10 > count("sent") * 9, "{report}");
 }
 
+/// What DPDK's telemetry socket of a gateway answers, as `dpdk-telemetry.py -f natgate` would show it.
+fn telemetry(questions: &[&str]) -> Result<String, String> {
+    const ASK: &str = r#"
+import socket, sys
+s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+s.settimeout(5)
+s.connect("/var/run/dpdk/natgate/dpdk_telemetry.v2")
+s.recv(1024)
+for question in sys.argv[1:]:
+    s.send(question.encode())
+    print(s.recv(65536).decode().replace(" ", ""))
+"#;
+    let output = Command::new("python3").args(["-c", ASK]).args(questions).output().expect("python3");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() { Ok(text) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+}
+
 /// Huge pages for a test, by the script that operators use, which takes them back.
 struct HugePages(PathBuf);
 
@@ -406,9 +270,13 @@ fn huge_pages_are_used_and_given_back() {
         std::thread::sleep(Duration::from_millis(50));
         log().contains("ready;")
     });
+    let answers = telemetry(&["/ethdev/list", "/ethdev/link_status,0", "/eal/app_list,1"]);
     let _ = Command::new("kill").arg(gateway.id().to_string()).status();
     gateway.wait().expect("its end");
     let log = log();
+    let answers = answers.unwrap_or_else(|error| panic!("{error}\n{log}"));
+    assert!(answers.contains(r#"{"/ethdev/list":[0,1]}"#), "{answers}");
+    assert!(answers.contains(r#""status":"UP""#), "{answers}");
     assert!(
         is_ready && log.contains("pages: Huge") && log.contains("every packet is accounted for"),
         "{log}"
@@ -416,15 +284,198 @@ fn huge_pages_are_used_and_given_back() {
     assert!(!log.contains("WARN"), "{log}");
 }
 
-fn refusal(name: &str, configuration: &str) -> String {
-    let directory = directory(name);
-    fs::write(directory.join("natgate.toml"), configuration).expect("a configuration");
-    let Output { status, stderr, .. } =
-        natgate(&directory, &["run", "--config", "natgate.toml"]).output().expect("natgate");
-    let text = String::from_utf8_lossy(&stderr).into_owned();
-    assert!(!status.success() && status.code() != Some(124), "{status}: {text}");
-    // The log comes before it.
-    text.lines().filter(|line| !line.starts_with('[')).collect::<Vec<_>>().join("\n")
+/// Two network namespaces, which go with the value.
+struct Namespaces([String; 2]);
+
+impl Namespaces {
+    fn new() -> Self {
+        let names = ["a", "b"].map(|name| format!("natgate-dpdk-{}-{name}", std::process::id()));
+        for name in &names {
+            run(&["ip", "netns", "add", name]);
+        }
+        Self(names)
+    }
+
+    /// A command in one of them, for at most half a minute.
+    fn command(&self, which: usize, arguments: &[&str]) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.0[which], "timeout", "30"]).args(arguments);
+        command
+    }
+
+    /// Runs a shell command in one of them; what it printed.
+    fn shell(&self, which: usize, command: &str) -> Result<String, String> {
+        let output = self.command(which, &["bash", "-c", command]).output().expect("ip netns exec");
+        let text =
+            [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        if output.status.success() { Ok(text) } else { Err(format!("{command}: {text}")) }
+    }
+}
+
+impl Drop for Namespaces {
+    fn drop(&mut self) {
+        for name in &self.0 {
+            let _ = Command::new("ip").args(["netns", "delete", name]).status();
+        }
+    }
+}
+
+fn run(arguments: &[&str]) {
+    let status = Command::new(arguments[0]).args(&arguments[1..]).status().expect("a command");
+    assert!(status.success(), "{arguments:?}");
+}
+
+/// The kernel itself is a host of the VPC, behind a tap device. What the gateway counts is what DPDK's ports count, and a link
+/// that goes and comes back is said.
+#[test]
+fn a_kernel_behind_a_tap_reaches_the_internet() {
+    common::need_root!();
+    if !Path::new("/dev/net/tun").exists() {
+        println!("skipped: there is no /dev/net/tun");
+        return;
+    }
+    let _exclusive = common::exclusive();
+    let directory = directory("tap");
+    let spaces = Namespaces::new();
+    let [here, there] = [&spaces.0[0], &spaces.0[1]];
+    run(&["ip", "link", "add", "w0", "netns", here, "type", "veth", "peer", "name", "w1", "netns", there]);
+    spaces.shell(0, "ip link set lo up; ip link set w0 up").unwrap();
+    // DPDK splits no super-frames of a local sender.
+    spaces
+        .shell(1, "ip link set lo up; ip addr add 203.0.113.1/24 dev w1; ip link set w1 up; ethtool -K w1 tso off gso off")
+        .unwrap();
+    let snat = "[[snat]]\ngateway = \"gw1\"\nsource = \"vpc\"\neips = [\"203.0.113.16\"]\n";
+    let text =
+        configuration("net_af_packet0,iface=w0", "net_tap0,iface=tl0", "workers = 1", "hugepages = \"off\"");
+    fs::write(directory.join("natgate.toml"), text + snat).expect("a configuration");
+    let program = env!("CARGO_BIN_EXE_natgate");
+    let output = File::create(directory.join("log")).expect("a log");
+    let mut command = spaces.command(0, &[program, "run", "--config", "natgate.toml"]);
+    let mut gateway =
+        command.current_dir(&directory).stdin(Stdio::null()).stderr(output).spawn().expect("natgate");
+    let log = || fs::read_to_string(directory.join("log")).unwrap_or_default();
+    let eventually = |what: &str, so: &dyn Fn() -> bool| {
+        let is_so = (0..200).any(|_| {
+            std::thread::sleep(Duration::from_millis(50));
+            so()
+        });
+        if is_so { Ok(()) } else { Err(format!("{what}\n{}", log())) }
+    };
+    let stats = || {
+        let output = natgate(&directory, &["stats", "--json"]).env("NATGATE_SOCKET", "natgate.sock").output();
+        serde_json::from_slice::<serde_json::Value>(&output.expect("natgate").stdout).unwrap_or_default()
+    };
+    let outcome = (|| {
+        eventually("it does not start", &|| log().contains("ready;"))?;
+        // DPDK has given it the port's own address.
+        spaces.shell(
+            0,
+            "ip link set tl0 address 02:00:00:00:99:01; ip addr add 10.0.1.10/24 dev tl0; ip link set tl0 up; \
+             ip route add default via 10.0.1.1",
+        )?;
+        spaces.shell(0, "ping -c 3 -i 0.2 -W 2 203.0.113.1")?;
+        let serve = "import socket; s = socket.create_server(('203.0.113.1', 80)); c, a = s.accept(); \
+                     c.sendall(b'x' * 1000000); c.close(); print(a[0])";
+        let mut server = spaces.command(1, &["python3", "-c", serve]);
+        let server = server.stdout(Stdio::piped()).spawn().expect("python3");
+        let get = "import socket, time\n\
+                   for n in range(50):\n \
+                    try: s = socket.create_connection(('203.0.113.1', 80), 5); break\n \
+                    except ConnectionRefusedError: time.sleep(0.1)\n\
+                   print(sum(iter(lambda: len(s.recv(65536)), 0)))";
+        let got = spaces.shell(0, &format!("python3 -c \"{get}\""));
+        let server = server.wait_with_output().expect("its end");
+        assert_eq!(got?.trim(), "1000000");
+        assert_eq!(String::from_utf8_lossy(&server.stdout).trim(), "203.0.113.16", "the server sees the EIP");
+        // What the ports' own counters say is what the gateway says, once nothing passes any more.
+        let adds_up = |port: &serde_json::Value| {
+            let device = |name: &str| port["device"][name].as_u64().unwrap_or(0);
+            let own = |name: &str| port[name].as_u64().unwrap_or(0);
+            own("rx_packets") > 100
+                && own("rx_packets") + own("rx_errors") - device("rx_errors") == device("rx_good_packets")
+                && own("tx_packets") == device("tx_good_packets") + device("tx_errors")
+        };
+        eventually("the counters do not add up", &|| {
+            stats()["ports"].as_array().is_some_and(|ports| ports.len() == 2 && ports.iter().all(adds_up))
+        })
+        .map_err(|error| format!("{:#}\n{error}", stats()["ports"]))?;
+        spaces.shell(0, "ip link set tl0 down")?;
+        eventually("nobody saw the link go", &|| log().contains("port lan: its link is down"))?;
+        assert_eq!(stats()["ports"][1]["link_mbps"], 0);
+        spaces.shell(0, "ip link set tl0 up")?;
+        eventually("nobody saw the link come back", &|| log().contains("port lan: its link is up"))
+    })();
+    let _ = spaces.shell(0, &format!("kill $(ip netns pids {here})"));
+    let _ = gateway.wait();
+    outcome.unwrap_or_else(|error: String| panic!("{error}\n{}", log()));
+    assert!(log().contains("every packet is accounted for"), "{}", log());
+}
+
+/// As a virtual machine would: the generator's two network devices are virtio, the gateway serves them as a host does.
+#[test]
+fn packets_pass_between_virtio_and_vhost() {
+    common::need_root!();
+    let _exclusive = common::exclusive();
+    let directory = directory("vhost");
+    let pages = HugePages(directory.join("state"));
+    if !pages.setup(&["hugepages", "--mib", "512"]) {
+        println!("skipped: this machine gives no 512 MiB of huge pages");
+        return;
+    }
+    let vhost = |number: usize, name: &str| {
+        format!("net_vhost{number},iface={}/{name}.sock,queues=1", directory.display())
+    };
+    let snat = "[[snat]]\ngateway = \"gw1\"\nsource = \"vpc\"\neips = [\"203.0.113.16\"]\n";
+    let text = configuration(&vhost(0, "wan"), &vhost(1, "lan"), "workers = 1", "hugepages = \"off\"") + snat;
+    fs::write(directory.join("natgate.toml"), text).expect("a configuration");
+    let output = File::create(directory.join("log")).expect("a log");
+    let mut command = natgate(&directory, &["run", "--config", "natgate.toml"]);
+    let mut gateway = command.stdin(Stdio::null()).stderr(output).spawn().expect("natgate");
+    let log = || fs::read_to_string(directory.join("log")).unwrap_or_default();
+    let is_ready = (0..200).any(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        log().contains("ready;")
+    });
+    let virtio = |number: usize, name: &str| {
+        format!("net_virtio_user{number},path={}/{name}.sock,queues=1,queue_size=1024", directory.display())
+    };
+    let (lan, wan) = (virtio(0, "lan"), virtio(1, "wan"));
+    let mut generator =
+        natgate(&directory, &["pktgen", "--backend", "dpdk", "--send", &lan, "--receive", &wan]);
+    generator.args([
+        "--gateway",
+        "10.0.1.1",
+        "--source",
+        "10.0.1.128/25",
+        "--destination",
+        "198.51.100.0/24",
+    ]);
+    generator.args([
+        "--answer",
+        "203.0.113.1",
+        "--flows",
+        "100",
+        "--both-ways",
+        "--rate",
+        "20k",
+        "--seconds",
+        "1",
+    ]);
+    let output = generator.arg("--json").output().expect("natgate pktgen");
+    // The peer is gone: the gateway says so and goes on.
+    let saw_it_go = (0..100).any(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        log().contains("port lan: its link is down")
+    });
+    let _ = Command::new("kill").arg(gateway.id().to_string()).status();
+    let _ = gateway.wait();
+    let (error, log) = (String::from_utf8_lossy(&output.stderr), log());
+    assert!(is_ready && output.status.success(), "{error}\n{log}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a report");
+    let count = |name: &str| report[name].as_u64().unwrap_or_else(|| panic!("no {name} in {report}"));
+    assert!(count("sent") > 1000 && count("back") > 1000, "{report}\n{log}");
+    assert!(count("back") * 10 > count("sent") * 9, "{report}\n{log}");
+    assert!(saw_it_go && log.contains("every packet is accounted for"), "{log}");
 }
 
 /// In one line each, with what to do.

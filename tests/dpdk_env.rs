@@ -243,3 +243,25 @@ fn without_an_iommu_that_must_be_said() {
     machine.setup("undo").unwrap();
     assert_eq!(machine.read("module/vfio/parameters/enable_unsafe_noiommu_mode"), "N");
 }
+
+#[test]
+fn the_doctor_sees_the_machine_that_the_script_sees() {
+    let machine = Machine::new("doctor");
+    let status = machine.setup("status").unwrap();
+    assert!(status.contains("node 0: 2M: 8 pages, 4 free"), "{status}");
+    let output = Command::new(env!("CARGO_BIN_EXE_natgate"))
+        .args(["doctor", "-o", "json", "--config", "/nonexistent", "--root"])
+        .arg(&machine.root)
+        .output()
+        .expect("natgate doctor");
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let findings = report["findings"].as_array().expect("findings");
+    let pages = findings.iter().find(|finding| finding["check"] == "hugepages").expect("huge pages");
+    // Two nodes with four pages of 2 MiB each.
+    assert!(pages["found"].as_str().is_some_and(|found| found.starts_with("16 MiB free, ")), "{pages}");
+    // And what it advises is a command of the script's.
+    let fix = pages["fix"].as_str().and_then(|fix| fix.strip_prefix("dpdk-env/setup ")).expect("a fix");
+    let would = machine.setup(&format!("--dry-run {fix}")).unwrap();
+    assert!(would.contains("would write: "), "{would}");
+}

@@ -73,6 +73,7 @@ impl Rig {
             sessions: 4096,
             neighbours: 256,
             snat_eips: 16,
+            distributions: std::sync::Arc::default(),
             rng: Rng::from_seed(1),
         };
         Self {

@@ -38,6 +38,24 @@ fn the_quickstart_is_a_valid_configuration() {
 }
 
 #[test]
+fn a_file_is_read_whole_while_another_test_writes_it() {
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("generated.md");
+    fs::write(&path, "<!-- part -->\n\nnone\n\n<!-- /part -->\n").expect("a file");
+    let path = path.to_str().expect("a readable name");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0..300 {
+                common::generated(path, "part", &format!("{n}\n").repeat(20_000), true);
+            }
+        });
+        for _ in 0..1000 {
+            common::between(path, &common::read(path), "part");
+        }
+    });
+    fs::remove_file(path).expect("the file");
+}
+
+#[test]
 fn every_folder_is_in_the_index() {
     let readme = common::read("README.md");
     let (_, index) = readme.split_once("## What is where").expect("the directory index");

@@ -79,6 +79,14 @@ eips = ["203.0.113.16"]
         Self { namespace, directory, gateway: None }
     }
 
+    /// Changes the configuration before the start.
+    fn edit(&self, from: &str, to: &str) {
+        let path = self.directory.join("natgate.toml");
+        let text = fs::read_to_string(&path).expect("a configuration");
+        assert!(text.contains(from), "{from}");
+        fs::write(path, text.replace(from, to)).expect("a configuration");
+    }
+
     fn start(&mut self) {
         self.gateway = Some(Gateway::start(&self.namespace, &self.directory));
     }
@@ -121,8 +129,13 @@ eips = ["203.0.113.16"]
 
     /// What `natgate who` tells of the external endpoint of a line.
     fn who(&self, line: &Value, at: Option<&str>) -> Vec<Value> {
+        self.who_has(line["external"].as_str().expect("an endpoint"), at)
+    }
+
+    /// What it tells of an external endpoint.
+    fn who_has(&self, external: &str, at: Option<&str>) -> Vec<Value> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_natgate"));
-        let external = format!("{}/udp", line["external"].as_str().expect("an endpoint"));
+        let external = format!("{external}/udp");
         command.args(["who", &external, "--json", "--socket"]).arg(self.directory.join("natgate.sock"));
         if let Some(at) = at {
             command.args(["--at", at]);
@@ -171,14 +184,15 @@ fn tshark(capture: &Path, arguments: &[&str], fields: &[&str]) -> Vec<Vec<String
 struct Capture(Child, PathBuf);
 
 impl Capture {
-    fn start(bench: &Bench) -> Self {
+    fn start(bench: &Bench, filter: &str) -> Self {
         let path = bench.directory.join("lo.pcap");
         let log = bench.directory.join("tcpdump.log");
         let mut command = bench.namespace.command("tcpdump");
+        // Segments on the loopback device are as long as can be: all of them is wanted.
         command
-            .args(["-i", "lo", "--immediate-mode", "-U", "-s", "4096", "-B", "32768", "-w"])
+            .args(["-i", "lo", "--immediate-mode", "-U", "-s", "0", "-B", "32768", "-w"])
             .arg(&path)
-            .arg("udp");
+            .arg(filter);
         command.stdout(Stdio::null()).stderr(fs::File::create(&log).expect("a log"));
         let child = command.spawn().expect("tcpdump");
         wait_for("tcpdump", || fs::read_to_string(&log).unwrap_or_default().contains("listening"));
@@ -211,7 +225,7 @@ impl Drop for Capture {
 fn every_session_is_told_to_every_place() {
     need_root!();
     let mut bench = Bench::new("log", "syslog = \"127.0.0.1:514\"\nipfix = \"127.0.0.1:4739\"");
-    let capture = Capture::start(&bench);
+    let capture = Capture::start(&bench, "udp");
     bench.start();
     bench.flows_out();
     wait_for("the beginning of all sessions", || bench.count("created", "snat") == FLOWS);
@@ -330,4 +344,243 @@ fn the_log_is_rotated_by_its_name_and_survives_the_end() {
     assert_eq!(lines.last().expect("a line")["event"], "stopped", "{lines:?}");
     // More began than the ring holds, at a rate that it is emptied at: nothing is missing.
     assert!(lines.iter().all(|line| line["event"] != "lost"));
+}
+
+/// Takes what comes by TCP, a file for each connection; hangs up on the first one in its middle.
+const COLLECTOR: &str = r#"
+import socket, sys
+listener = socket.socket()
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+# What nobody reads is lost when it hangs up: it is to be little.
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+listener.bind(("127.0.0.1", int(sys.argv[1])))
+listener.listen()
+number = 0
+while True:
+    connection, _ = listener.accept()
+    number += 1
+    with open(f"{sys.argv[2]}.{number}", "wb") as file:
+        while data := connection.recv(4096):
+            file.write(data)
+            file.flush()
+            if number == 1 and file.tell() > 10000:
+                break
+    connection.close()
+"#;
+
+struct Collector(Child);
+
+impl Collector {
+    fn start(bench: &Bench, port: u16, name: &str) -> Self {
+        let mut command = bench.namespace.command("python3");
+        command.args(["-c", COLLECTOR, &port.to_string()]).arg(bench.directory.join(name));
+        Self(command.spawn().expect("python3"))
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The messages of a connection by octet counting (RFC 6587 3.4.1), without the one that was broken off.
+fn counted(mut bytes: &[u8]) -> Vec<String> {
+    let mut messages = Vec::new();
+    while let Some(blank) = bytes.iter().position(|byte| *byte == b' ') {
+        let digits = std::str::from_utf8(&bytes[..blank]).expect("a number");
+        let len: usize = digits.parse().unwrap_or_else(|_| panic!("{digits:?} is no count of octets"));
+        let Some(message) = bytes.get(blank + 1..blank + 1 + len) else { break };
+        messages.push(std::str::from_utf8(message).expect("UTF-8").to_owned());
+        bytes = &bytes[blank + 1 + len..];
+    }
+    messages
+}
+
+#[test]
+fn by_tcp_nothing_is_missing_though_collectors_come_late_and_hang_up() {
+    need_root!();
+    let settings = "syslog = \"tcp://127.0.0.1:601\"\nipfix = \"tcp://127.0.0.1:4739\"";
+    let mut bench = Bench::new("logtcp", settings);
+    let capture = Capture::start(&bench, "tcp port 4739");
+    bench.start();
+    bench.flows_out();
+    wait_for("the beginning of all sessions", || bench.count("created", "snat") == FLOWS);
+    let _collectors = [Collector::start(&bench, 601, "syslog"), Collector::start(&bench, 4739, "ipfix")];
+    let file = |name: &str| fs::read(bench.directory.join(name)).unwrap_or_default();
+    wait_for("the end of all sessions", || bench.count("ended", "snat") == FLOWS);
+    let expected: BTreeSet<_> = bench
+        .lines()
+        .iter()
+        .filter(|line| line["kind"] == "snat")
+        .map(|line| (text(&line["event"]), text(&line["inside"]), text(&line["external"])))
+        .collect();
+    assert_eq!(expected.len(), 2 * FLOWS);
+
+    let mut told = BTreeSet::new();
+    wait_for("everything in syslog", || {
+        told.clear();
+        for message in ["syslog.1", "syslog.2"].into_iter().flat_map(|name| counted(&file(name))) {
+            assert!(message.starts_with("<134>1 "), "{message}");
+            let line: Value =
+                serde_json::from_str(&message[message.find('{').expect("JSON")..]).expect("JSON");
+            if line["kind"] == "snat" {
+                told.insert((text(&line["event"]), text(&line["inside"]), text(&line["external"])));
+            }
+        }
+        told.len() == expected.len()
+    });
+    assert_eq!(told, expected);
+    assert!(file("syslog.1").len() > 10_000);
+
+    // As another reads it: each connection has its templates and a sequence of its own.
+    let fields = [
+        "tcp.stream",
+        "cflow.sequence",
+        "cflow.nat_event",
+        "cflow.srcaddr",
+        "cflow.post_natsource_ipv4_address",
+        "cflow.srcport",
+        "cflow.post_naptsource_transport_port",
+        "cflow.template_id",
+    ];
+    let mut exported = BTreeSet::new();
+    wait_for("everything by IPFIX", || file("ipfix.2").len() > 100);
+    bench.gateway.take().expect("a gateway").stop();
+    let capture = capture.finish();
+    let packets = tshark(&capture, &["-d", "tcp.port==4739,cflow", "-Y", "cflow"], &fields);
+    let mut streams = BTreeMap::<String, u64>::new();
+    for packet in &packets {
+        let column = |n: usize| packet[n].split(',').filter(|cell| !cell.is_empty()).collect::<Vec<_>>();
+        let next = streams.entry(packet[0].clone()).or_insert_with(|| {
+            assert!(!packet[7].is_empty(), "a connection begins with templates: {packet:?}");
+            0
+        });
+        // Several messages may end in one packet.
+        let first = column(1).first().and_then(|sequence| sequence.parse::<u64>().ok());
+        assert_eq!(first, Some(*next), "{packet:?}");
+        *next += column(2).len() as u64;
+        let inside = column(3).into_iter().zip(column(5));
+        let external = column(4).into_iter().zip(column(6));
+        for (event, (inside, external)) in column(2).into_iter().zip(inside.zip(external)) {
+            let word = if event == "4" { "created" } else { "ended" };
+            let end = |(address, port)| format!("{address}:{port}");
+            exported.insert((word.to_owned(), end(inside), end(external)));
+        }
+    }
+    assert!(streams.len() >= 2, "{streams:?}");
+    assert_eq!(exported, expected);
+}
+
+const SNAT: &str = "source = \"vpc\"\neips = [\"203.0.113.16\"]";
+
+#[test]
+fn blocks_are_told_instead_of_sessions() {
+    need_root!();
+    let mut bench = Bench::new("logblocks", "ipfix = \"127.0.0.1:4739\"");
+    bench.edit(SNAT, &format!("{SNAT}\nports = \"1024/65535\"\nport_blocks = 64"));
+    let capture = Capture::start(&bench, "udp port 4739");
+    bench.start();
+    bench.flows_out();
+    let of =
+        |event: &str| bench.lines().into_iter().filter(|line| line["event"] == event).collect::<Vec<_>>();
+    let hosts = || of("block-allocated").iter().map(|line| text(&line["inside"])).collect::<BTreeSet<_>>();
+    wait_for("a block for each of 14 hosts", || hosts().len() == 14);
+    let blocks = of("block-allocated");
+    let named = ["vpc", "gateway", "entry", "external"].map(|key| text(&blocks[0][key]));
+    assert_eq!(named, ["prod", "gw1", "all", "203.0.113.16"], "{}", blocks[0]);
+    assert!(of("created").is_empty());
+
+    // Whoever has a port has all of the block.
+    let block = &blocks[0];
+    let endpoint = |key: &str| format!("203.0.113.16:{}", block[key]);
+    for end in ["first_port", "last_port"] {
+        let mut owners = Vec::new();
+        wait_for("the block in the index", || {
+            owners = bench.who_has(&endpoint(end), None);
+            owners.len() == 1
+        });
+        assert_eq!(
+            (&owners[0]["inside"], &owners[0]["entry"]),
+            (&block["inside"], &block["entry"]),
+            "{owners:?}"
+        );
+    }
+    wait_for("the end of all blocks", || of("block-released").len() == blocks.len());
+    wait_for("the end in the index", || bench.who_has(&endpoint("first_port"), None).is_empty());
+    let then = bench.who_has(&endpoint("last_port"), Some(&text(&block["time"])));
+    assert_eq!((then.len(), &then[0]["inside"]), (1, &block["inside"]), "{then:?}");
+    assert!(bench.who_has(&endpoint("last_port"), Some("2001-01-01T00:00:00Z")).is_empty());
+
+    let capture = capture.finish();
+    let messages = tshark(
+        &capture,
+        &["-d", "udp.port==4739,cflow", "-Y", "cflow"],
+        &["cflow.nat_event", "cflow.srcaddr"],
+    );
+    let column = |n: usize| {
+        messages.iter().flat_map(move |message| message[n].split(',')).filter(|cell| !cell.is_empty())
+    };
+    let events = |event: &str| column(0).filter(|cell| *cell == event).count();
+    assert_eq!(
+        (events("16"), events("17"), column(0).count()),
+        (blocks.len(), blocks.len(), 2 * blocks.len())
+    );
+    assert_eq!(column(1).map(str::to_owned).collect::<BTreeSet<_>>(), hosts());
+}
+
+#[test]
+fn deterministic_owners_are_computed_and_nothing_is_logged() {
+    need_root!();
+    let mut bench = Bench::new("logcomputed", "");
+    bench.edit(
+        SNAT,
+        "source = \"10.0.1.16/28\"\neips = [\"203.0.113.16\"]\nports = \"1024/65535\"\nport_blocks = 4000\ndeterministic = true",
+    );
+    bench.start();
+    bench.flows_out();
+    for (port, inside) in
+        [(1024, "10.0.1.16"), (5023, "10.0.1.16"), (5024, "10.0.1.17"), (65_023, "10.0.1.31")]
+    {
+        let owners = bench.who_has(&format!("203.0.113.16:{port}"), None);
+        assert_eq!((owners.len(), text(&owners[0]["inside"])), (1, inside.to_owned()), "{port}: {owners:?}");
+        assert_eq!((&owners[0]["began_at"], &owners[0]["entry"]), (&"computed".into(), &"all".into()));
+    }
+    // Beyond the last block, and on another EIP, it is looked for in the index.
+    assert!(bench.who_has("203.0.113.16:65100", None).is_empty());
+    assert!(bench.who_has("203.0.113.17:1024", None).is_empty());
+    bench.gateway.take().expect("a gateway").stop();
+    let events: BTreeSet<_> = bench.lines().iter().map(|line| text(&line["event"])).collect();
+    assert_eq!(events, ["started", "stopped"].map(str::to_owned).into());
+}
+
+#[test]
+fn what_the_index_tells_of_a_time_comes_before_what_is_computed() {
+    need_root!();
+    let mut bench = Bench::new("logbefore", "");
+    let blocks = format!("{SNAT}\nports = \"1024/65535\"\nport_blocks = 64");
+    bench.edit(SNAT, &blocks);
+    bench.start();
+    bench.flows_out();
+    let allocated = || bench.lines().into_iter().find(|line| line["event"] == "block-allocated");
+    wait_for("a block", || allocated().is_some());
+    let block = allocated().expect("a block");
+    let (endpoint, time) = (format!("203.0.113.16:{}", block["first_port"]), text(&block["time"]));
+    wait_for("the block in the index", || !bench.who_has(&endpoint, Some(&time)).is_empty());
+    bench.gateway.take().expect("a gateway").stop();
+
+    bench.edit(
+        &blocks,
+        "source = \"10.0.1.16/28\"\neips = [\"203.0.113.16\"]\nports = \"1024/65535\"\nport_blocks = 4000\ndeterministic = true",
+    );
+    bench.start();
+    let then = bench.who_has(&endpoint, Some(&time));
+    assert_eq!((then.len(), &then[0]["inside"]), (1, &block["inside"]), "{then:?}");
+    assert_ne!(then[0]["began_at"], "computed");
+    // Of now, and of a time that it knows nothing of, it tells by the address.
+    for at in [None, Some("2001-01-01T00:00:00Z")] {
+        assert_eq!(bench.who_has(&endpoint, at)[0]["began_at"], "computed");
+    }
+    bench.gateway.take().expect("a gateway").stop();
 }

@@ -52,6 +52,7 @@ fn request(action: ChangeAction, kind: &str, id: Option<&str>, body: Value) -> C
         body,
         force: true,
         idempotency_key: None,
+        sessions: None,
     }
 }
 
@@ -114,7 +115,7 @@ fn busy(directory: &Path, number: usize, mut state: Resources, seed: u64) -> Acc
                 for id in &changed.deleted {
                     state.remove(id);
                 }
-                if let Some(resource) = changed.resource {
+                if let Some(resource) = changed.resource.map(|json| json.value()) {
                     let id = resource["id"].as_str().expect("an identifier").to_owned();
                     state.insert(id, resource);
                 }

@@ -13,7 +13,7 @@ use natgate::nat::{SessionFilter, TraceFilter, Verdict};
 use natgate::nic::memory::Far;
 use natgate::policy::Prefix;
 use natgate::worker::finish::conservation;
-use natgate::worker::{Gateway, Idle, Lockstep, Running, Threads, TraceError};
+use natgate::worker::{Gateway, Idle, Lockstep, OnDeath, Running, Threads, TraceError};
 
 /// Tells one worker where the router and a few hosts are: it tells the others.
 fn introduce(far: &mut [Vec<Far>; 2], hosts: u8) {
@@ -164,7 +164,8 @@ fn floods_are_dropped_and_counted() {
 
 fn launch(workers: u16, sessions: usize) -> (Running, [Vec<Far>; 2]) {
     let (setup, mut far) = setup(workers, sessions);
-    let threads = Threads { cores: None, idle: Idle::Sleep, clock: Clock::start() };
+    let threads =
+        Threads { cores: None, idle: Idle::Sleep, clock: Clock::start(), on_death: OnDeath::default() };
     let gateway = Gateway::launch(setup, threads).unwrap();
     introduce(&mut far, 50);
     wait("all workers know the neighbours", || {

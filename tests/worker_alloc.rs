@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use gateway::*;
 use natgate::base::time::Clock;
-use natgate::nat::{SessionFilter, TraceFilter};
+use natgate::nat::{CaptureFilter, SessionFilter, TraceFilter};
 use natgate::worker::finish::conservation;
-use natgate::worker::{Gateway, Idle, Threads};
+use natgate::worker::{Gateway, Idle, OnDeath, Threads};
 
 /// Calls of the allocator, to give or to take, by threads other than the test's own.
 static CALLS: AtomicU64 = AtomicU64::new(0);
@@ -76,7 +76,11 @@ fn a_worker_neither_allocates_nor_frees() {
     assert!(seen > 0, "the count sees other threads");
     for idle in [Idle::Poll, Idle::Sleep] {
         let (setup, mut far) = setup(2, 1 << 14);
-        let gateway = Gateway::launch(setup, Threads { cores: None, idle, clock: Clock::start() }).unwrap();
+        let gateway = Gateway::launch(
+            setup,
+            Threads { cores: None, idle, clock: Clock::start(), on_death: OnDeath::default() },
+        )
+        .unwrap();
         // The first turns are part of starting.
         wait("both work", || gateway.totals().iter().all(|t| t.activity.idle_turns > 0));
         let during = calls(|| {
@@ -88,6 +92,8 @@ fn a_worker_neither_allocates_nor_frees() {
                 gateway.workers().all(|worker| gateway.occupancy(worker).unwrap().neighbours >= 41)
             });
             let mut trace = gateway.trace(TraceFilter::default()).unwrap();
+            let mut capture = gateway.capture(CaptureFilter::default()).unwrap();
+            let (mut captured, mut bytes) = (0_u64, Vec::new());
             for round in 0..50 {
                 let [outside, inside] = &mut far;
                 for n in 2..42 {
@@ -104,10 +110,20 @@ fn a_worker_neither_allocates_nor_frees() {
                 }
                 datagrams(&mut far[INSIDE]);
                 trace.look().unwrap();
+                // Read for a while only: then its rings run over.
+                if round < 25 {
+                    let _ = capture.read(&mut bytes, |record, frame| {
+                        assert_eq!((frame.len(), record.kept), (record.length as usize, record.length));
+                        captured += 1;
+                        ControlFlow::Continue(())
+                    });
+                }
                 let next = gateway.snapshot().edit().finish();
                 gateway.publish(next, Duration::from_secs(2)).unwrap();
             }
             drop(trace);
+            assert!(captured > 1000, "{captured} captured");
+            drop(capture);
             let mut rows = 0;
             let count = |page: &[_]| {
                 rows += page.len();

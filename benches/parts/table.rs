@@ -10,7 +10,7 @@ use hashbrown::HashMap as BrownMap;
 use natgate::base::time::Clock;
 use natgate::base::{EipIndex, EntryId, Generation, Moment, Rng, Tick};
 use natgate::nat::key::{FlowKey, Hasher};
-use natgate::nat::session::{Flow, Record, Session, SessionKind};
+use natgate::nat::session::{ByteCount, Flow, Record, Session, SessionKind};
 use natgate::nat::table::SessionTable;
 use natgate::wire::protocol;
 
@@ -44,8 +44,8 @@ fn record() -> Record {
         mapping: 0,
         timeout_transitory: TIMEOUT,
         timeout_established: TIMEOUT,
-        carried_out: 0,
-        carried_in: 0,
+        settled_out: ByteCount::default(),
+        settled_in: ByteCount::default(),
     }
 }
 
@@ -78,7 +78,7 @@ impl Table for SessionTable {
     }
 
     fn insert(&mut self, session: Session) {
-        assert!(Self::insert(self, session, record()).is_some());
+        assert!(Self::insert(self, &session, &record()).is_some());
     }
 
     /// In stages, as the engine does it.

@@ -9,4 +9,5 @@ pub mod support {
     pub mod entry;
     pub mod net;
     pub mod packet;
+    pub mod requests;
 }

@@ -40,6 +40,15 @@ lab_cable() {
     ip -n "$3" link set "$4" up
 }
 
+# Has a device send by the queue of the core that sends, where kernels differ in what they choose. Arguments: NAMESPACE DEVICE
+lab_queue_by_core() {
+    local queue
+    for ((queue = 0; queue < LAB_QUEUES; queue++)); do
+        # shellcheck disable=SC2016 # the dollars are the inner shell's
+        ip netns exec "$1" sh -c 'printf "%x" "$((1 << $1))" >"/sys/class/net/$0/queues/tx-$1/xps_cpus"' "$2" "$queue"
+    done
+}
+
 # A host with one device and a default route. Arguments: NAMESPACE ADDRESS/LENGTH ROUTER SWITCH PORT
 lab_host() {
     lab_namespace "$1"

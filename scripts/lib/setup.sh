@@ -63,7 +63,7 @@ ensure_dpdk() {
     local is_there=(pkg-config --exists 'libdpdk >= 22.11')
     ! "${is_there[@]}" 2>/dev/null || return 0
     command -v apt-get >/dev/null || { echo "no DPDK 22.11 or newer with its headers (libdpdk.pc)" >&2 && return 1; }
-    ensure_commands libdpdk-of-this-machine=libdpdk-dev dpdk-testpmd=dpdk pkg-config=pkg-config || return 1
+    ensure_commands libdpdk-of-this-machine=libdpdk-dev dpdk-devbind.py=dpdk pkg-config=pkg-config || return 1
     "${is_there[@]}"
 }
 

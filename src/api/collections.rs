@@ -16,7 +16,8 @@ use crate::api::routes::{Api, Deleted, IDEMPOTENCY_KEY, Page, REPLAYED, limit_of
 use crate::control::access::Caller;
 use crate::control::inventory::Kind;
 use crate::control::protocol::{
-    Answer, ChangeAction, ChangeRequest, Changed, Fault, FaultCode, Request, ResourcesRequest,
+    self, Answer, ChangeAction, ChangeRequest, Changed, Fault, FaultCode, LiveSessions, Request,
+    ResourcesRequest, SessionPolicy,
 };
 
 /// The resources of a kind.
@@ -31,10 +32,11 @@ pub struct Collection {
 }
 
 /// All of them.
-pub const ALL: [Collection; 6] = [
+pub const ALL: [Collection; 7] = [
     Collection { path: "/v1/vpcs", kind: Kind::Vpc, title: "VPC" },
     Collection { path: "/v1/vswitches", kind: Kind::VSwitch, title: "vSwitch" },
     Collection { path: "/v1/gateways", kind: Kind::Gateway, title: "NAT gateway" },
+    Collection { path: "/v1/bandwidth-plans", kind: Kind::Plan, title: "bandwidth plan" },
     Collection { path: "/v1/eips", kind: Kind::Eip, title: "elastic IP" },
     Collection { path: "/v1/dnat-entries", kind: Kind::Dnat, title: "DNAT entry" },
     Collection { path: "/v1/snat-entries", kind: Kind::Snat, title: "SNAT entry" },
@@ -54,6 +56,34 @@ struct ListParameters {
 struct DeleteParameters {
     #[serde(default)]
     force: bool,
+    live_sessions: Option<SessionPolicy>,
+    drain_seconds: Option<u64>,
+    reset: Option<bool>,
+}
+
+/// How to change.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UpdateParameters {
+    live_sessions: Option<SessionPolicy>,
+    drain_seconds: Option<u64>,
+    reset: Option<bool>,
+}
+
+/// What becomes of live sessions.
+pub(super) fn policy_of(
+    policy: Option<SessionPolicy>,
+    drain_seconds: Option<u64>,
+    reset: Option<bool>,
+) -> Result<Option<LiveSessions>, Box<Problem>> {
+    match policy {
+        None if drain_seconds.is_some() || reset.is_some() => {
+            let detail = "drain_seconds and reset go with live_sessions=keep, drain or kill";
+            let problem = Problem::new(StatusCode::BAD_REQUEST, "missing-key", detail);
+            Err(Box::new(Problem { parameter: Some("live_sessions".into()), ..problem }))
+        }
+        _ => Ok(policy.map(|policy| LiveSessions { policy, drain_seconds, reset: reset == Some(true) })),
+    }
 }
 
 impl Collection {
@@ -75,19 +105,22 @@ impl Collection {
                                Named(id): Named| { self.show(&api, caller, id).await };
         let update = async move |State(api): State<Api>,
                                  Asker(caller),
-                                 Parameters(Nothing {}),
+                                 Parameters(parameters),
                                  Named(id): Named,
                                  Body(body): Body<Value>| {
-            let request = ChangeRequest { id: Some(id), body, ..self.change(ChangeAction::Update) };
-            made(&api, caller, request).await.map(|changed| Json(changed.resource))
+            let UpdateParameters { live_sessions, drain_seconds, reset } = parameters;
+            let sessions = policy_of(live_sessions, drain_seconds, reset)?;
+            let request = ChangeRequest { id: Some(id), body, sessions, ..self.change(ChangeAction::Update) };
+            api.change(&caller, request).await.map(|changed| Json(changed.resource))
         };
-        let delete = async move |State(api): State<Api>,
-                                 Asker(caller),
-                                 Parameters(DeleteParameters { force }),
-                                 Named(id): Named| {
-            let request = ChangeRequest { id: Some(id), force, ..self.change(ChangeAction::Delete) };
-            made(&api, caller, request).await.map(|changed| Json(Deleted { deleted: changed.deleted }))
-        };
+        let delete =
+            async move |State(api): State<Api>, Asker(caller), Parameters(parameters), Named(id): Named| {
+                let DeleteParameters { force, live_sessions, drain_seconds, reset } = parameters;
+                let sessions = policy_of(live_sessions, drain_seconds, reset)?;
+                let request =
+                    ChangeRequest { id: Some(id), force, sessions, ..self.change(ChangeAction::Delete) };
+                api.change(&caller, request).await.map(|changed| Json(Deleted { deleted: changed.deleted }))
+            };
         Router::new()
             .route(self.path, get(list).post(create))
             .route(&format!("{}/{{id}}", self.path), get(show).patch(update).delete(delete))
@@ -101,6 +134,7 @@ impl Collection {
             body: Value::Null,
             force: false,
             idempotency_key: None,
+            sessions: None,
         }
     }
 
@@ -139,9 +173,9 @@ impl Collection {
         let key =
             headers.get(&IDEMPOTENCY_KEY).map(|key| String::from_utf8_lossy(key.as_bytes()).into_owned());
         let request = ChangeRequest { body, idempotency_key: key, ..self.change(ChangeAction::Create) };
-        let Changed { resource, replayed, .. } = made(api, caller, request).await?;
-        let id = resource.as_ref().and_then(|resource| resource.get("id")).and_then(Value::as_str);
-        let location = format!("{}/{}", self.path, id.unwrap_or_default());
+        let Changed { resource, replayed, .. } = api.change(&caller, request).await?;
+        let created = resource.as_ref().map(protocol::Json::value).unwrap_or_default();
+        let location = format!("{}/{}", self.path, created["id"].as_str().unwrap_or_default());
         let mut response = (StatusCode::CREATED, [(LOCATION, location)], Json(resource)).into_response();
         if replayed {
             response.headers_mut().insert(&REPLAYED, HeaderValue::from_static("true"));
@@ -153,14 +187,4 @@ impl Collection {
 /// The resource of an answer.
 fn resource(answer: Answer) -> Option<Value> {
     if let Answer::Resource(resource) = answer { Some(resource) } else { None }
-}
-
-/// Makes a change.
-async fn made(api: &Api, caller: Caller, request: ChangeRequest) -> Result<Changed, Problem> {
-    let (answers, _) = api.ask(caller, Request::Change(Box::new(request))).await?;
-    let changed = answers.into_iter().find_map(|answer| match answer {
-        Answer::Changed(changed) => Some(*changed),
-        _ => None,
-    });
-    changed.ok_or_else(|| Fault::new(FaultCode::Failed, "there is no answer").into())
 }

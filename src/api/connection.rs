@@ -20,6 +20,7 @@ use tokio::time::{sleep, timeout};
 use crate::api::caller::Peer;
 use crate::api::places::Place;
 use crate::api::problem::Problem;
+use crate::api::watch::LONGEST_WATCH;
 use crate::api::whole;
 
 /// Time for a request's header to come, and for a connection to wait for the next request.
@@ -30,6 +31,8 @@ const BODY_TIME: Duration = Duration::from_secs(10);
 const LARGEST: usize = 64 * 1024;
 /// Time for a request to be answered: longer than a change waits to be in force.
 const ANSWER: Duration = Duration::from_secs(30);
+/// Time for the last answer of a connection to be taken: as long as the longest, and some more.
+const LAST: Duration = Duration::from_secs(LONGEST_WATCH as u64 + 30);
 /// After so long a connection takes no further request, so that none is held for ever.
 const LIFE: Duration = Duration::from_mins(2);
 
@@ -59,7 +62,7 @@ impl Connection {
         }
         connection.as_mut().graceful_shutdown();
         tokio::select! {
-            _ = timeout(ANSWER, connection) => {}
+            _ = timeout(LAST, connection) => {}
             () = place.wanted() => {}
         }
     }

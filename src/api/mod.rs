@@ -9,6 +9,7 @@
 //! | [`routes`] | which path asks for what |
 //! | [`collections`] | resources: list, create, show, update, delete |
 //! | `whole` | all resources at once: export and apply |
+//! | `watch` | sessions that begin and end, as a stream |
 //! | [`caller`] | who asks: a user of this machine, or the owner of a key |
 //! | [`input`] | bodies and queries, read strictly |
 //! | [`problem`] | errors as RFC 9457 problem details |
@@ -23,6 +24,7 @@ mod places;
 pub mod problem;
 pub mod routes;
 pub mod server;
+mod watch;
 mod whole;
 
 pub use server::{Listeners, Server, StartError};

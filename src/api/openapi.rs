@@ -11,12 +11,16 @@ use utoipa::openapi::{
 use crate::api::collections::{self, Collection};
 use crate::api::problem::Problem;
 use crate::api::routes::{Deleted, Explain, LONGEST_PAGE, PAGE};
+use crate::api::watch::{LONGEST_WATCH, WATCH};
 use crate::control::access::Role;
 use crate::control::inventory::Kind;
 use crate::control::inventory::spec::{
-    DnatSpec, EipSpec, GatewaySpec, RouteSpec, Scalar, SnatSpec, TimeoutSpec, VSwitchSpec, VpcSpec,
+    DnatSpec, EipSpec, GatewaySpec, PlanSpec, RouteSpec, Scalar, SnatSpec, TimeoutSpec, VSwitchSpec, VpcSpec,
 };
-use crate::control::protocol::{Applied, CreateKey, Document, Key, KeyCreated, Owner, Unconfirmed};
+use crate::control::protocol::{
+    Applied, CreateKey, Document, Key, KeyCreated, Killed, MeteredHour, Owner, Refused, Unconfirmed, Usage,
+    UsageBy,
+};
 
 const JSON: &str = "application/json";
 
@@ -33,10 +37,31 @@ pub fn document() -> OpenApi {
         .path("/metrics", PathItem::new(HttpMethod::Get, metrics()))
         .path("/v1/status", get("status", "What runs: ports, workers, tables", vec![], object()))
         .path("/v1/stats", get("stats", "All counters", vec![], object()))
-        .path(
-            "/v1/sessions",
-            get("sessions", "Live sessions; all conditions hold", session_filters(), object()),
-        )
+        .path("/v1/metering", {
+            let summary = "What gateways and EIPs used, hour by hour, the oldest first";
+            get("metering", summary, metering_filters(), page(reference("MeteredHour")))
+        })
+        .path("/v1/usage", {
+            let summary = "What gateways, EIPs, entries or private hosts have carried, those with the most sessions first";
+            get("usage", summary, usage_parameters(), page(reference("Usage")))
+        })
+        .path("/v1/sessions", {
+            let mut listing = session_filters();
+            listing.push(query("limit", "At most so many", Type::Integer));
+            listing.push(query("count", "Only count them", Type::Boolean));
+            let mut item = get("sessions", "Live sessions; all conditions hold", listing, object());
+            let mut kill = operation("killSessions", "End sessions; all conditions hold");
+            for parameter in session_filters() {
+                kill = kill.parameter(parameter);
+            }
+            let kill = kill
+                .parameter(query("reset", "Send TCP resets to both ends", Type::Boolean))
+                .parameter(query("all", "All sessions; needed where there is no condition", Type::Boolean))
+                .response("200", answer("How many have ended", reference("Killed")));
+            item.delete = Some(kill.build());
+            item
+        })
+        .path(WATCH, PathItem::new(HttpMethod::Get, watch()))
         .path("/v1/who", {
             let summary = "Who had an external address and port at a time, by the index of the session log";
             get("who", summary, who_parameters(), page(reference("Owner")))
@@ -88,6 +113,7 @@ pub fn document() -> OpenApi {
         .schema_from::<VpcSpec>()
         .schema_from::<VSwitchSpec>()
         .schema_from::<GatewaySpec>()
+        .schema_from::<PlanSpec>()
         .schema_from::<EipSpec>()
         .schema_from::<DnatSpec>()
         .schema_from::<SnatSpec>()
@@ -99,6 +125,11 @@ pub fn document() -> OpenApi {
         .schema_from::<CreateKey>()
         .schema_from::<KeyCreated>()
         .schema_from::<Owner>()
+        .schema_from::<Killed>()
+        .schema_from::<MeteredHour>()
+        .schema_from::<Usage>()
+        .schema_from::<UsageBy>()
+        .schema_from::<Refused>()
         .schema_from::<Deleted>()
         .schema_from::<Explain>()
         .schema_from::<Document>()
@@ -122,6 +153,7 @@ const fn schema_of(kind: Kind) -> &'static str {
         Kind::Vpc => "VpcSpec",
         Kind::VSwitch => "VSwitchSpec",
         Kind::Gateway => "GatewaySpec",
+        Kind::Plan => "PlanSpec",
         Kind::Eip => "EipSpec",
         Kind::Dnat => "DnatSpec",
         Kind::Snat => "SnatSpec",
@@ -159,24 +191,42 @@ fn resources(paths: PathsBuilder, collection: Collection) -> PathsBuilder {
             .response("200", answer("As it is now", one()))
             .build(),
     );
+    let mut update = operation(
+        &named("update"),
+        &format!("Change what is given; null takes a value away (RFC 7396): {title}"),
+    );
+    let mut delete = operation(&named("delete"), &format!("Delete: {title}"));
+    if matches!(kind, Kind::Dnat | Kind::Snat) {
+        for parameter in session_policy() {
+            update = update.parameter(parameter.clone());
+            delete = delete.parameter(parameter);
+        }
+    }
     each.patch = Some(
-        operation(
-            &named("update"),
-            &format!("Change what is given; null takes a value away (RFC 7396): {title}"),
-        )
-        .parameter(id())
-        .request_body(Some(body_of(RefOr::T(Schema::from(ObjectBuilder::new())))))
-        .response("200", answer("As it is now", one()))
-        .build(),
+        update
+            .parameter(id())
+            .request_body(Some(body_of(RefOr::T(Schema::from(ObjectBuilder::new())))))
+            .response("200", answer("As it is now", one()))
+            .build(),
     );
     each.delete = Some(
-        operation(&named("delete"), &format!("Delete: {title}"))
+        delete
             .parameter(id())
             .parameter(query("force", "Delete what uses it, too", Type::Boolean))
             .response("200", answer("What is gone", reference("Deleted")))
             .build(),
     );
     paths.path(path, all).path(format!("{path}/{{id}}"), each)
+}
+
+/// What becomes of the live sessions of an entry.
+fn session_policy() -> [Parameter; 3] {
+    let policy = "What becomes of live sessions that no entry stands behind any more: keep, drain or kill, which is the default";
+    [
+        query("live_sessions", policy, Type::String),
+        query("drain_seconds", "How long they are drained, 1 to 2592000; 300 if not given", Type::Integer),
+        query("reset", "Send TCP resets to both ends of those that end by this", Type::Boolean),
+    ]
 }
 
 /// A path that needs no key.
@@ -221,10 +271,33 @@ fn explain() -> Operation {
         .build()
 }
 
+fn watch() -> Operation {
+    let about = "Sessions that begin and end from now on, as they do: a line of JSON each. One client can watch at a time";
+    let lines = ObjectBuilder::new().schema_type(Type::String);
+    let lines = Content::new(Some(RefOr::T(lines.into())));
+    let lines =
+        ResponseBuilder::new().description("Lines until the end").content("application/x-ndjson", lines);
+    let seconds =
+        format!("End after so many seconds, 1-{LONGEST_WATCH}, which is also what it is if not given");
+    let mut watch = operation("watchSessions", about);
+    for parameter in session_filters() {
+        watch = watch.parameter(parameter);
+    }
+    watch
+        .parameter(query("events", "End after so many lines", Type::Integer))
+        .parameter(query("timeout_seconds", &seconds, Type::Integer))
+        .response("200", lines.build())
+        .build()
+}
+
 fn apply() -> Operation {
     let about =
         "Make all resources what a document says, in one transaction; what it does not name is removed";
-    operation("apply", about)
+    let mut apply = operation("apply", about);
+    for parameter in session_policy() {
+        apply = apply.parameter(parameter);
+    }
+    apply
         .parameter(query("dry_run", "Only say what would change", Type::Boolean))
         .parameter(query(
             "confirm_seconds",
@@ -305,11 +378,27 @@ fn session_filters() -> Vec<Parameter> {
         ("vpc", "Its VPC: identifier or name"),
         ("kind", "snat or dnat"),
     ];
-    let mut all: Vec<_> =
-        texts.into_iter().map(|(name, meaning)| query(name, meaning, Type::String)).collect();
-    all.push(query("limit", "At most so many", Type::Integer));
-    all.push(query("count", "Only count them", Type::Boolean));
-    all
+    texts.into_iter().map(|(name, meaning)| query(name, meaning, Type::String)).collect()
+}
+
+fn metering_filters() -> Vec<Parameter> {
+    vec![
+        query(
+            "from",
+            "Hours that begin at this time or later; otherwise those of the last 24 hours",
+            Type::String,
+        ),
+        query("to", "Hours that begin before this time", Type::String),
+        query("gateway", "Of this gateway: identifier or name", Type::String),
+        query("eip", "Of this EIP", Type::String),
+        query("limit", "At most so many", Type::Integer),
+    ]
+}
+
+fn usage_parameters() -> Vec<Parameter> {
+    let mut by = query("by", "gateway, eip, entry or host", Type::String);
+    by.required = Required::True;
+    vec![by, query("limit", "At most so many", Type::Integer)]
 }
 
 fn who_parameters() -> Vec<Parameter> {

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::spawn_blocking;
 
 use crate::api::caller::Asker;
@@ -17,20 +17,25 @@ use crate::api::collections;
 use crate::api::input::{Body, Named, Nothing, Parameters};
 use crate::api::openapi;
 use crate::api::problem::Problem;
+use crate::api::watch::{WATCH, watch};
 use crate::api::whole;
 use crate::config::Code;
 use crate::control;
 use crate::control::access::Caller;
+use crate::control::address::{AddressFilter, Protocol};
 use crate::control::describe::PacketDescription;
 use crate::control::inventory::Refusal;
 use crate::control::protocol::{
-    Answer, AuditRequest, CreateKey, End, Fault, FaultCode, Request, SessionsRequest, WhoRequest,
+    Answer, AuditRequest, ChangeRequest, Changed, CreateKey, End, Fault, FaultCode, KillRequest, KindFilter,
+    MeteringRequest, Request, SessionsRequest, Usage, UsageBy, UsageRequest, WhoRequest,
 };
 use crate::control::service::{Gone, Interrupted, Service, Sink};
 use crate::control::writer::refused;
 
 /// Requests that the manager works on for the API at the same time; more of them wait their turn.
 pub(super) const AT_ONCE: usize = 8;
+/// Changes that are under way at the same time; more of them wait their turn. They go together, and no thread waits for one.
+const CHANGES: usize = 1024;
 /// Items of a list where the request says nothing, and at most.
 pub(super) const PAGE: u64 = 100;
 pub(super) const LONGEST_PAGE: u64 = 1000;
@@ -41,6 +46,7 @@ pub struct Api {
     /// Who answers.
     pub service: Arc<dyn Service>,
     turns: Arc<Semaphore>,
+    changes: Arc<Semaphore>,
 }
 
 /// Answers, collected.
@@ -61,13 +67,18 @@ impl Sink for Collected {
 impl Api {
     /// Handlers ask this service.
     pub fn new(service: Arc<dyn Service>) -> Self {
-        Self { service, turns: Arc::new(Semaphore::new(AT_ONCE)) }
+        let semaphore = |places| Arc::new(Semaphore::new(places));
+        Self { service, turns: semaphore(AT_ONCE), changes: semaphore(CHANGES) }
+    }
+
+    /// The right to a thread of one's own, when there is one.
+    pub(super) async fn turn(&self) -> Result<OwnedSemaphorePermit, Fault> {
+        Arc::clone(&self.turns).acquire_owned().await.map_err(|_| Fault::stopping())
     }
 
     /// Asks, on a thread of its own.
     pub(super) async fn ask(&self, caller: Caller, request: Request) -> Result<(Vec<Answer>, End), Problem> {
-        let stopping = || Fault::new(FaultCode::Unavailable, "the gateway is stopping");
-        let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| stopping())?;
+        let turn = self.turn().await?;
         let service = Arc::clone(&self.service);
         let asked = spawn_blocking(move || {
             let mut answers = Collected::default();
@@ -81,8 +92,21 @@ impl Api {
             Err(error) if error.is_panic() => {
                 Err(Fault::new(FaultCode::Failed, "a defect of natgate: please report it").into())
             }
-            Ok(Err(Interrupted::Gone)) | Err(_) => Err(stopping().into()),
+            Ok(Err(Interrupted::Gone)) | Err(_) => Err(Fault::stopping().into()),
         }
+    }
+
+    /// Makes a change.
+    pub(super) async fn change(&self, caller: &Caller, request: ChangeRequest) -> Result<Changed, Problem> {
+        let place = Arc::clone(&self.changes).acquire_owned().await.map_err(|_| Fault::stopping())?;
+        let (answer, answered) = oneshot::channel();
+        // The place is taken until the change is made, even if the client has gone by then.
+        let answer = Box::new(move |changed| {
+            let _ = answer.send(changed);
+            drop(place);
+        });
+        self.service.change(caller, request, answer)?;
+        Ok(answered.await.map_err(|_| Fault::stopping())??)
     }
 
     /// Asks what has one answer.
@@ -120,7 +144,10 @@ pub fn router(api: Api) -> Router {
         .route("/metrics", get(metrics))
         .route("/v1/status", get(status))
         .route("/v1/stats", get(stats))
-        .route("/v1/sessions", get(sessions))
+        .route("/v1/usage", get(usage))
+        .route("/v1/metering", get(metering))
+        .route("/v1/sessions", get(sessions).delete(kill))
+        .route(WATCH, get(watch))
         .route("/v1/who", get(who))
         .route("/v1/explain", post(explain))
         .route("/v1/audit", get(audit))
@@ -163,9 +190,43 @@ async fn metrics(
     let of = |answer| if let Answer::Status(status) = answer { Some(status) } else { None };
     let Json(status) = api.ask_one(caller.clone(), Request::Status, of).await?;
     let of = |answer| if let Answer::Stats(stats) = answer { Some(stats) } else { None };
-    let Json(stats) = api.ask_one(caller, Request::Stats, of).await?;
+    let Json(stats) = api.ask_one(caller.clone(), Request::Stats, of).await?;
+    let usage = usage_rows(&api, caller, control::metrics::USAGE).await?;
     let kind = "text/plain; version=0.0.4; charset=utf-8";
-    Ok(([(CONTENT_TYPE, kind)], control::metrics::render(&status, &stats)))
+    Ok(([(CONTENT_TYPE, kind)], control::metrics::render(&status, &stats, &usage)))
+}
+
+async fn usage_rows(api: &Api, caller: Caller, request: UsageRequest) -> Result<Vec<Usage>, Problem> {
+    let (answers, _) = api.ask(caller, Request::Usage(request)).await?;
+    let rows = answers.into_iter().filter_map(|answer| match answer {
+        Answer::Usage(usage) => Some(*usage),
+        _ => None,
+    });
+    Ok(rows.collect())
+}
+
+async fn usage(
+    State(api): State<Api>,
+    Asker(caller): Asker,
+    Parameters(UsageQuery { by, limit }): Parameters<UsageQuery>,
+) -> Result<impl IntoResponse, Problem> {
+    let request = UsageRequest { by: Some(by), limit: Some(limit_of(limit)?) };
+    Ok(Json(Page { items: usage_rows(&api, caller, request).await?, next: None }))
+}
+
+async fn metering(
+    State(api): State<Api>,
+    Asker(caller): Asker,
+    Parameters(mut request): Parameters<MeteringRequest>,
+) -> Result<impl IntoResponse, Problem> {
+    request.limit = Some(limit_of(request.limit)?);
+    let (answers, End { truncated, .. }) = api.ask(caller, Request::Metering(request)).await?;
+    let rows = answers.into_iter().filter_map(|answer| match answer {
+        Answer::Metered(row) => Some(*row),
+        _ => None,
+    });
+    let items: Vec<_> = rows.collect();
+    Ok(Json(serde_json::json!({ "items": items, "truncated": truncated })))
 }
 
 async fn explain(
@@ -204,7 +265,7 @@ async fn sessions(
         request.limit = Some(limit_of(request.limit)?);
     }
     let (answers, end) = api.ask(caller, Request::Sessions(request)).await?;
-    let End { count, truncated, unmerged } = end;
+    let End { count, truncated, unmerged, .. } = end;
     if count_only {
         let count = serde_json::json!({ "count": count, "truncated": truncated, "unmerged": unmerged });
         return Ok(Json(count).into_response());
@@ -216,6 +277,19 @@ async fn sessions(
     let items: Vec<_> = items.collect();
     let list = serde_json::json!({ "items": items, "truncated": truncated, "unmerged": unmerged });
     Ok(Json(list).into_response())
+}
+
+async fn kill(
+    State(api): State<Api>,
+    Asker(caller): Asker,
+    Parameters(query): Parameters<KillQuery>,
+) -> Result<impl IntoResponse, Problem> {
+    let KillQuery { protocol, inside, eip, peer, entry, gateway, vpc, kind, reset, all } = query;
+    let sessions =
+        SessionsRequest { protocol, inside, eip, peer, entry, gateway, vpc, kind, limit: None, count: false };
+    let request = Request::Kill(KillRequest { sessions, reset, all });
+    let of = |answer| if let Answer::Killed(killed) = answer { Some(killed) } else { None };
+    api.ask_one(caller, request, of).await
 }
 
 async fn who(
@@ -307,6 +381,30 @@ async fn delete_key(
     let of = |answer| if let Answer::Key(key) = answer { Some(key) } else { None };
     let Json(key) = api.ask_one(caller, Request::DeleteKey(id), of).await?;
     Ok(Json(Deleted { deleted: vec![key.id] }))
+}
+
+/// Whose usage to tell.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UsageQuery {
+    by: UsageBy,
+    limit: Option<u64>,
+}
+
+/// Which sessions to end.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct KillQuery {
+    protocol: Option<Protocol>,
+    inside: Option<AddressFilter>,
+    eip: Option<AddressFilter>,
+    peer: Option<AddressFilter>,
+    entry: Option<String>,
+    gateway: Option<String>,
+    vpc: Option<String>,
+    kind: Option<KindFilter>,
+    reset: bool,
+    all: bool,
 }
 
 /// A packet to explain.

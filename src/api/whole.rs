@@ -7,11 +7,12 @@ use axum::{Json, Router};
 use serde::Deserialize;
 
 use crate::api::caller::Asker;
+use crate::api::collections::policy_of;
 use crate::api::input::{Body, Nothing, Parameters};
 use crate::api::problem::Problem;
 use crate::api::routes::Api;
 use crate::control::access::Caller;
-use crate::control::protocol::{self, Answer, Applied, ApplyRequest, Document};
+use crate::control::protocol::{self, Answer, Applied, ApplyRequest, Document, SessionPolicy};
 
 /// Where a document is sent to.
 pub(super) const APPLY: &str = "/v1/apply";
@@ -26,6 +27,9 @@ struct ApplyParameters {
     dry_run: bool,
     confirm_seconds: Option<u32>,
     generation: Option<u32>,
+    live_sessions: Option<SessionPolicy>,
+    drain_seconds: Option<u64>,
+    reset: Option<bool>,
 }
 
 pub(super) fn routes() -> Router<Api> {
@@ -57,12 +61,14 @@ async fn apply(
     Parameters(parameters): Parameters<ApplyParameters>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let ApplyParameters { dry_run, confirm_seconds, generation } = parameters;
-    let mut asked = ApplyRequest { dry_run, confirm_seconds, generation, ..ApplyRequest::default() };
+    let ApplyParameters { dry_run, confirm_seconds, generation, live_sessions, drain_seconds, reset } =
+        parameters;
+    let sessions = policy_of(live_sessions, drain_seconds, reset)?;
+    let document = Document::default();
+    let mut asked = ApplyRequest { document, dry_run, confirm_seconds, generation, sessions };
     // A document may be large: whoever may not apply one does not send one.
     caller.may(&protocol::Request::Apply(Box::new(asked.clone())))?;
-    let Body(document) = Body::from_request(request, &api).await?;
-    asked.document = document;
+    Body(asked.document) = Body::from_request(request, &api).await?;
     ask(&api, caller, protocol::Request::Apply(Box::new(asked))).await.map(IntoResponse::into_response)
 }
 

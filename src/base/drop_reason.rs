@@ -60,9 +60,10 @@ reasons! {
     ProtocolUnsupported "protocol-unsupported" "A protocol without ports that only an any-port DNAT entry can carry.";
     // Fragments.
     FragmentTiny "fragment-tiny" "A fragment that would split the transport header (RFC 1858 3).";
-    FragmentOverlap "fragment-overlap" "A fragment that overlaps another or runs past 65535 bytes (RFC 1858 4).";
+    FragmentOverlap "fragment-overlap" "A fragment that runs past 65535 bytes.";
     FragmentNoFirst "fragment-no-first" "A later fragment whose first fragment did not come in time.";
     FragmentTableFull "fragment-table-full" "A later fragment that waited for its first fragment and made room for another.";
+    FtpFragment "ftp-fragment" "A fragment of what a client sends on an FTP control connection, whose lines are read only whole.";
     // Where to.
     NotOurs "not-ours" "The destination is no address of this gateway.";
     EipUnassigned "eip-unassigned" "The EIP has no entry that takes this packet.";
@@ -82,7 +83,7 @@ reasons! {
     Bandwidth "bandwidth" "The EIP's bandwidth limit is reached.";
     TcpNotSyn "tcp-not-syn" "A TCP segment without a session that does not open one.";
     UnsolicitedSyn "unsolicited-syn" "An unsolicited inbound SYN, held silently (RFC 5382 REQ-4).";
-    SessionEnding "session-ending" "The session was ended by a change of its entry.";
+    SessionEnding "session-ending" "A segment of a TCP connection that was reset because its session was ended by request or by a change of its entry; its sender is told.";
     // Neighbours.
     NeighbourUnresolved "neighbour-unresolved" "The next hop did not answer ARP in time.";
     NeighbourQueueFull "neighbour-queue-full" "Too many packets wait for the next hop's MAC address.";
@@ -92,6 +93,7 @@ reasons! {
     TooLarge "too-large" "Larger than the way out allows, and it cannot be fragmented.";
     HandoffFull "handoff-full" "The ring to the worker that owns the session is full.";
     TransmitFull "transmit-full" "The port's transmit queue did not take the frame.";
+    WorkerDied "worker-died" "The worker that had it died of a defect of natgate and was started anew.";
     NoBuffer "no-buffer" "No buffer was free for a frame of the gateway's own.";
 }
 

@@ -49,6 +49,10 @@ index! {
     EipIndex(u32)
 }
 index! {
+    /// A bandwidth plan.
+    PlanIndex(u32)
+}
+index! {
     /// A DNAT or SNAT entry, unique over both tables for as long as it is configured.
     EntryId(u32)
 }

@@ -8,11 +8,13 @@ pub mod offload;
 pub mod owner;
 pub mod prefetch;
 pub mod rng;
+pub mod rss;
 pub mod time;
+pub mod toeplitz;
 
 pub use drop_reason::DropReason;
 pub use index::{
-    EipIndex, EntryId, GatewayIndex, Generation, InterfaceIndex, PortIndex, VpcIndex, WorkerIndex,
+    EipIndex, EntryId, GatewayIndex, Generation, InterfaceIndex, PlanIndex, PortIndex, VpcIndex, WorkerIndex,
 };
 pub use offload::Checksum;
 pub use rng::Rng;

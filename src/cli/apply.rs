@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::args::ClientArgs;
 use super::ask::{Failed, ask, document};
+use super::nouns::SessionArgs;
 use super::{Console, place, render};
 use crate::cli::output::counted;
 use crate::config::units;
@@ -42,6 +43,9 @@ pub struct ApplyArgs {
     /// Do not ask, even on a terminal.
     #[arg(short, long)]
     pub yes: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub sessions: SessionArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub client: ClientArgs,
@@ -124,6 +128,7 @@ pub(super) fn apply(args: &ApplyArgs, console: &mut Console<'_>) -> Result<(), F
         dry_run,
         confirm_seconds: args.confirm,
         generation,
+        sessions: args.sessions.request(),
     };
     let send = |request| send(&args.client, request, &shown, &text);
     let is_asked = !args.dry_run && !args.yes && !is_standard(&args.file) && io::stdin().is_terminal();

@@ -9,10 +9,17 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use super::apply::{ApplyArgs, ConfirmArgs, ExportArgs, RollbackArgs};
+pub use super::capture::CaptureArgs;
+pub use super::doctor::DoctorArgs;
 pub use super::keys::{AuditArgs, KeyVerb};
-pub use super::nouns::{DnatValues, EipValues, GatewayValues, SnatValues, VSwitchValues, Verb, VpcValues};
+pub use super::metering::MeteringArgs;
+pub use super::nouns::{
+    DnatValues, EipValues, GatewayValues, PlanValues, SnatValues, VSwitchValues, Verb, VpcValues,
+};
+pub use super::session::SessionVerb;
+pub use super::top::TopArgs;
 use crate::control::address::{AddressFilter, Endpoint, Protocol};
-use crate::control::protocol::KindFilter;
+use crate::control::protocol::{KindFilter, SessionsRequest, UsageBy};
 use crate::pktgen::flows::Addresses;
 use crate::pktgen::{Order, Size};
 use crate::speed::Scenario;
@@ -36,6 +43,11 @@ pub enum Command {
     Run(RunArgs),
     /// Check a configuration file and print all its errors.
     Check(CheckArgs),
+    /// Look whether this machine is fit for the gateway: what is amiss, why it matters, and what mends it.
+    ///
+    /// Huge pages, drivers, queues, offloads, cores, limits, clock and what the kernel does on the gateway's ports. Changes
+    /// nothing, and works without root as far as it can: what could not be seen is said.
+    Doctor(DoctorArgs),
     /// Let the running gateway apply its changed configuration file, as one step.
     ///
     /// Returns when the change is in force on all workers, and prints what was added, changed and removed. A file with an
@@ -43,16 +55,32 @@ pub enum Command {
     Reload(ReloadArgs),
     /// Show what runs: ports, workers, tables.
     Status(StatusArgs),
-    /// Show all counters: what became of every packet, drops by reason.
+    /// Show all counters: what became of every packet, drops by reason; or what each gateway, EIP, entry or host has carried.
     Stats(StatsArgs),
+    /// Show what happens at the moment, again and again: rates, sessions, workers, drops, ports, and who uses the most.
+    ///
+    /// Where standard input or output is no terminal, it prints plain text instead.
+    Top(TopArgs),
     /// Print all metrics as Prometheus reads them; the HTTP API serves the same at /metrics.
     Metrics(MetricsArgs),
+    /// Tell what gateways and EIPs used, hour by hour: peaks, bytes and capacity units.
+    Metering(MeteringArgs),
     /// List live sessions. All conditions that are given must hold.
     Sessions(SessionsArgs),
+    /// Sessions: list, end, watch.
+    #[command(subcommand)]
+    Session(SessionVerb),
     /// Tell who had an EIP's port at a time, from the index of the session log.
     Who(WhoArgs),
     /// Show what each stage decides about the next packets. All conditions that are given must hold.
     Trace(TraceArgs),
+    /// Copy the next frames into a capture, each with what became of it. All conditions that are given must hold.
+    ///
+    /// The capture is pcapng: each frame has its port as interface, its direction, and as comment its verdict or drop reason, its
+    /// entry and its worker. A packet that is translated is there twice, as it came and as it left. Frames that come faster than
+    /// they are read are lost and counted; traffic never waits. What finds no room when it is to be sent or handed over is
+    /// not seen here (natgate stats).
+    Capture(CaptureArgs),
     /// Say what would happen to a packet, and by which entry, without sending one.
     Explain(ExplainArgs),
     /// Private networks, where the configuration file has a [store].
@@ -64,6 +92,9 @@ pub enum Command {
     /// NAT gateways, where the configuration file has a [store].
     #[command(subcommand)]
     Gateway(Verb<GatewayValues>),
+    /// Bandwidth limits that several EIPs share, where the configuration file has a [store].
+    #[command(subcommand)]
+    Plan(Verb<PlanValues>),
     /// Elastic IPs, where the configuration file has a [store].
     #[command(subcommand)]
     Eip(Verb<EipValues>),
@@ -98,6 +129,11 @@ pub enum Command {
     /// UDP packets of many flows leave by one device and are counted where they arrive, at another; addresses and ports may
     /// be translated on their way. Both devices answer ARP for the hosts that they pretend to be: use it in a laboratory.
     Pktgen(PktgenArgs),
+    /// Measure what packets are owed (RFC by RFC), at natgate and at the kernel's NAT, in network namespaces of its own.
+    ///
+    /// Makes two namespaces, starts the gateway in one of them, sends frames from the other, and looks at what comes. Needs root; touches
+    /// nothing outside of its namespaces. Fails if natgate misses a row.
+    Conformance(ConformanceArgs),
     /// Print a completion script for a shell.
     Completions(CompletionsArgs),
     /// Write a man page for each command.
@@ -164,6 +200,12 @@ pub struct StatusArgs {
 /// Arguments of `stats`.
 #[derive(Clone, Debug, Args)]
 pub struct StatsArgs {
+    /// Show instead what each gateway, EIP, entry or private host has carried, those with the most sessions first.
+    #[arg(long, value_enum)]
+    pub by: Option<UsageBy>,
+    /// With --by: show at most so many; otherwise all, of private hosts 10.
+    #[arg(long, value_name = "NUMBER", requires = "by")]
+    pub limit: Option<u64>,
     /// Show rates over this time, again and again.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub interval: Option<f64>,
@@ -175,9 +217,9 @@ pub struct StatsArgs {
     pub client: ClientArgs,
 }
 
-/// Arguments of `sessions`.
+/// Which sessions.
 #[derive(Clone, Debug, Args)]
-pub struct SessionsArgs {
+pub struct SessionConditions {
     /// Of this IP protocol: tcp, udp, icmp or a number.
     #[arg(long)]
     pub protocol: Option<Protocol>,
@@ -206,6 +248,22 @@ pub struct SessionsArgs {
     /// Made by entries of this table.
     #[arg(long, value_enum)]
     pub kind: Option<KindFilter>,
+}
+
+impl SessionConditions {
+    /// The same as a request.
+    pub fn request(self) -> SessionsRequest {
+        let Self { protocol, inside, eip, peer, entry, gateway, vpc, kind } = self;
+        SessionsRequest { protocol, inside, eip, peer, entry, gateway, vpc, kind, limit: None, count: false }
+    }
+}
+
+/// Arguments of `sessions`.
+#[derive(Clone, Debug, Args)]
+pub struct SessionsArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub conditions: SessionConditions,
     /// Show at most so many.
     #[arg(long, value_name = "NUMBER")]
     pub limit: Option<u64>,
@@ -315,7 +373,9 @@ After the destination may follow:
   id NUMBER                     of an ICMP echo
   length BYTES                  of the IP packet
   ttl NUMBER                    its time to live; otherwise 64
-  df                            it must not be fragmented";
+  df                            it must not be fragmented
+  fragment OFFSET               a fragment of it, so many bytes behind the first one at 0
+  identification NUMBER         by which fragments of a datagram are known; otherwise 0";
 
 /// Arguments of `speed`.
 #[derive(Clone, Debug, Args)]
@@ -420,6 +480,41 @@ pub struct PktgenArgs {
     pub json: bool,
 }
 
+/// Arguments of `conformance`.
+#[derive(Clone, Debug, Args)]
+pub struct ConformanceArgs {
+    /// What is measured.
+    #[arg(long, value_enum, default_value_t)]
+    pub gateway: Measured,
+    /// Only rows whose identifiers begin so, several with commas: udp, frag-01; otherwise all.
+    #[arg(long, value_name = "ROW", value_delimiter = ',')]
+    pub row: Vec<String>,
+    /// Only list the rows.
+    #[arg(long, conflicts_with_all = ["gateway", "row", "json", "markdown"])]
+    pub list: bool,
+    /// Print a table in Markdown, without evidence.
+    #[arg(long, conflicts_with = "json")]
+    pub markdown: bool,
+    /// Print JSON: an object a line for each row.
+    #[arg(long)]
+    pub json: bool,
+    /// What the process in the namespace of hosts and peers is told.
+    #[arg(long, hide = true)]
+    pub inside: Option<String>,
+}
+
+/// The gateways that `conformance` can measure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Measured {
+    /// This program.
+    #[default]
+    Natgate,
+    /// The kernel's NAT, set up by nftables.
+    Nftables,
+    /// One after the other.
+    Both,
+}
+
 /// How `pktgen` opens its devices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
@@ -503,7 +598,7 @@ fn share(text: &str) -> Result<f64, String> {
 }
 
 /// A positive time in seconds, at most a day.
-fn seconds(text: &str) -> Result<f64, String> {
+pub(super) fn seconds(text: &str) -> Result<f64, String> {
     let seconds: Option<f64> = text.parse().ok();
     seconds
         .filter(|seconds| (0.01..=86_400.0).contains(seconds))

@@ -7,19 +7,23 @@ use std::time::Duration;
 use clap::CommandFactory;
 use serde::Serialize;
 
+use crate::base::time::Clock;
 use crate::cli::args::{
     CheckArgs, Cli, ClientArgs, CompletionsArgs, ExplainArgs, ManArgs, MetricsArgs, ReloadArgs, SessionsArgs,
     StatsArgs, StatusArgs, TraceArgs, WhoArgs,
 };
 use crate::cli::output::Table;
-use crate::cli::{Command, Console, Exit, apply, keys, nouns, pktgen, render, speed};
+use crate::cli::{
+    Command, Console, Exit, apply, capture, conformance, doctor, keys, metering, nouns, pktgen, render,
+    session, speed, top,
+};
 use crate::config;
 use crate::control::client::{Client, ClientError};
 use crate::control::describe::PacketDescription;
 use crate::control::metrics;
 use crate::control::protocol::{
     Answer, End, Fault, FaultCode, Owner, ReloadRequest, Request, SessionsRequest, Stats, TraceRequest,
-    WhoRequest,
+    Usage, UsageBy, UsageRequest, WhoRequest,
 };
 
 /// Why a command did not end well.
@@ -49,13 +53,18 @@ pub fn execute(command: &Command, console: &mut Console<'_>) -> Exit {
         Command::Status(args) => (status(args, console), args.client.json),
         Command::Stats(args) => (stats(args, console), args.client.json),
         Command::Metrics(args) => (print_metrics(args, console), false),
+        Command::Top(args) => (top::execute(args, console), false),
+        Command::Metering(args) => (metering::execute(args, console), false),
         Command::Sessions(args) => (sessions(args, console), args.client.json),
+        Command::Session(verb) => (session::execute(verb, console), verb.json()),
         Command::Who(args) => (who(args, console), args.client.json),
         Command::Trace(args) => (trace(args, console), args.client.json),
+        Command::Capture(args) => (capture::execute(args, console), false),
         Command::Explain(args) => (explain(args, console), args.client.json),
         Command::Vpc(verb) => nouns::execute("vpc", verb, console),
         Command::Vswitch(verb) => nouns::execute("vswitch", verb, console),
         Command::Gateway(verb) => nouns::execute("gateway", verb, console),
+        Command::Plan(verb) => nouns::execute("plan", verb, console),
         Command::Eip(verb) => nouns::execute("eip", verb, console),
         Command::Dnat(verb) => nouns::execute("dnat", verb, console),
         Command::Snat(verb) => nouns::execute("snat", verb, console),
@@ -68,6 +77,8 @@ pub fn execute(command: &Command, console: &mut Console<'_>) -> Exit {
         Command::Completions(args) => (completions(args, console), false),
         Command::Man(args) => (man(args, console), false),
         Command::Check(args) => return check(args, console),
+        Command::Doctor(args) => return doctor::execute(args, console),
+        Command::Conformance(args) => return conformance::execute(args, console),
         Command::Pktgen(args) => return pktgen::execute(args, console),
         Command::Speed(args) => return speed::execute(args, console),
         Command::Run(_) => (Ok(()), false),
@@ -212,21 +223,25 @@ fn status(args: &StatusArgs, console: &mut Console<'_>) -> Result<(), Failed> {
 
 fn print_metrics(args: &MetricsArgs, console: &mut Console<'_>) -> Result<(), Failed> {
     let client = ClientArgs { socket: args.socket.clone(), json: false };
-    let (mut status, mut stats) = (Box::default(), Box::default());
-    for request in [Request::Status, Request::Stats] {
+    let (mut status, mut stats, mut usage) = (Box::default(), Box::default(), Vec::new());
+    for request in [Request::Status, Request::Stats, Request::Usage(metrics::USAGE)] {
         ask(&client, request, |answer| {
             match answer {
                 Answer::Status(answer) => status = answer,
                 Answer::Stats(answer) => stats = answer,
+                Answer::Usage(answer) => usage.push(*answer),
                 _ => {}
             }
             Ok(())
         })?;
     }
-    Ok(console.out.write_all(metrics::render(&status, &stats).as_bytes())?)
+    Ok(console.out.write_all(metrics::render(&status, &stats, &usage).as_bytes())?)
 }
 
 fn stats(args: &StatsArgs, console: &mut Console<'_>) -> Result<(), Failed> {
+    if let Some(by) = args.by {
+        return usage(args, by, console);
+    }
     let json = args.client.json;
     let now = || {
         let mut stats = Stats::default();
@@ -260,11 +275,46 @@ fn stats(args: &StatsArgs, console: &mut Console<'_>) -> Result<(), Failed> {
     Ok(())
 }
 
-fn sessions(args: &SessionsArgs, console: &mut Console<'_>) -> Result<(), Failed> {
-    let SessionsArgs { protocol, inside, eip, peer, entry, gateway, vpc, kind, limit, count, client } =
-        args.clone();
+/// What gateways, EIPs, entries or private hosts carry: once, or as rates again and again.
+fn usage(args: &StatsArgs, by: UsageBy, console: &mut Console<'_>) -> Result<(), Failed> {
+    let clock = Clock::start();
+    let now = || {
+        let mut rows = Vec::new();
+        ask(&args.client, Request::Usage(UsageRequest { by: Some(by), limit: args.limit }), |answer| {
+            if let Answer::Usage(row) = answer {
+                rows.push(*row);
+            }
+            Ok(())
+        })?;
+        Ok::<_, Failed>((rows, clock.now()))
+    };
+    let print = |console: &mut Console<'_>, rows: &[Usage], before: Option<(&[Usage], f64)>| {
+        if args.client.json {
+            return rows.iter().try_for_each(|row| json_line(console.out, row));
+        }
+        console.out.write_all(render::usage(by, rows, before).as_bytes())
+    };
+    let (mut before, mut then) = now()?;
+    let Some(interval) = args.interval else { return Ok(print(console, &before, None)?) };
+    let mut times = 0;
+    while args.times.is_none_or(|most| times < most) {
+        std::thread::sleep(Duration::from_secs_f64(interval));
+        let (rows, at) = now()?;
+        if times > 0 && !args.client.json {
+            writeln!(console.out)?;
+        }
+        print(console, &rows, Some((&before, at.since(then).as_secs_f64())))?;
+        console.out.flush()?;
+        (before, then) = (rows, at);
+        times += 1;
+    }
+    Ok(())
+}
+
+pub(super) fn sessions(args: &SessionsArgs, console: &mut Console<'_>) -> Result<(), Failed> {
+    let SessionsArgs { conditions, limit, count, client } = args.clone();
     let json = client.json;
-    let request = SessionsRequest { protocol, inside, eip, peer, entry, gateway, vpc, kind, limit, count };
+    let request = SessionsRequest { limit, count, ..conditions.request() };
     if !json && !count {
         console.out.write_all(render::sessions_head().as_bytes())?;
     }
@@ -297,11 +347,13 @@ fn who(args: &WhoArgs, console: &mut Console<'_>) -> Result<(), Failed> {
         protocol: external.protocol,
         at: at.clone(),
     };
+    let mut is_computed = false;
     let mut table = Table::new(["INSIDE", "VPC", "PEER", "BEGAN AT", "ENDED AT", "GATEWAY", "ENTRY"]);
     let end = ask(client, Request::Who(request), |answer| match answer {
         Answer::Owner(owner) if client.json => json_line(console.out, &owner),
         Answer::Owner(owner) => {
             let Owner { inside, vpc, peer, began_at, ended_at, gateway, entry } = *owner;
+            is_computed |= began_at == "computed";
             table.row([inside, vpc, peer, began_at, ended_at.unwrap_or_else(|| "-".into()), gateway, entry]);
             Ok(())
         }
@@ -311,6 +363,9 @@ fn who(args: &WhoArgs, console: &mut Console<'_>) -> Result<(), Failed> {
         console.note("nobody had it then, as far as the index tells");
     } else if !client.json {
         write!(console.out, "{table}")?;
+    }
+    if is_computed && at.is_some() {
+        console.note("computed from the present configuration, as no log tells of that time");
     }
     Ok(())
 }

@@ -3,14 +3,20 @@
 mod apply;
 pub mod args;
 mod ask;
+mod capture;
+mod conformance;
+mod doctor;
 mod keys;
+mod metering;
 mod nouns;
 mod output;
 mod pktgen;
 mod place;
 pub mod processor;
 mod render;
+mod session;
 mod speed;
+mod top;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -30,6 +36,10 @@ pub enum Exit {
     Input = 2,
     /// No gateway is reached.
     Unreachable = 3,
+    /// `doctor` found what makes a gateway slower or less even than it could be.
+    Warning = 4,
+    /// `doctor` found what keeps a gateway from its work.
+    Unfit = 5,
 }
 
 impl From<Exit> for ExitCode {

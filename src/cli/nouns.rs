@@ -10,7 +10,10 @@ use serde_json::{Value, json};
 use super::ask::{Failed, ask};
 use super::output::Table;
 use super::{Console, args::ClientArgs};
-use crate::control::protocol::{Answer, ChangeAction, ChangeRequest, Changed, Request, ResourcesRequest};
+use crate::config::units;
+use crate::control::protocol::{
+    Answer, ChangeAction, ChangeRequest, Changed, LiveSessions, Request, ResourcesRequest, SessionPolicy,
+};
 
 /// What is done to a resource; `V` are the values that its kind has.
 #[derive(Clone, Debug, Subcommand)]
@@ -111,6 +114,9 @@ pub struct UpdateArgs<V: Args> {
     pub unset: Vec<String>,
     #[command(flatten)]
     #[allow(missing_docs)]
+    pub sessions: SessionArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
     pub ask: AskArgs,
 }
 
@@ -124,7 +130,38 @@ pub struct DeleteArgs {
     pub force: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
+    pub sessions: SessionArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
     pub ask: AskArgs,
+}
+
+/// What becomes of the sessions of an entry.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct SessionArgs {
+    /// Of a DNAT or SNAT entry: what becomes of live sessions that it does not stand behind any more. Otherwise they are killed.
+    #[arg(long, value_enum, value_name = "POLICY")]
+    pub live_sessions: Option<SessionPolicy>,
+    /// With --live-sessions drain: how long, such as 30s or 2h; otherwise 5m.
+    #[arg(long, value_name = "TIME", requires = "live_sessions", value_parser = drain_time)]
+    pub drain: Option<u64>,
+    /// With --live-sessions drain or kill: send TCP resets to both ends.
+    #[arg(long, requires = "live_sessions")]
+    pub reset: bool,
+}
+
+impl SessionArgs {
+    pub(super) fn request(self) -> Option<LiveSessions> {
+        let Self { live_sessions, drain, reset } = self;
+        live_sessions.map(|policy| LiveSessions { policy, drain_seconds: drain, reset })
+    }
+}
+
+/// A time in whole seconds.
+fn drain_time(text: &str) -> Result<u64, String> {
+    let time = units::duration(text).filter(|time| time.subsec_nanos() == 0);
+    let rule = || "not a time from 1s to 30d in whole seconds, such as 30s or 2h".to_owned();
+    time.map(|time| time.as_secs()).filter(|seconds| (1..=30 * 86_400).contains(seconds)).ok_or_else(rule)
 }
 
 /// Values that every resource may have.
@@ -215,6 +252,14 @@ values! {
 }
 
 values! {
+    /// Values of a bandwidth plan.
+    PlanValues {
+        /// What passes by all of its EIPs together in each direction, such as 100Mbps; bursts of 0.1 s are let through.
+        bandwidth: String = "RATE",
+    }
+}
+
+values! {
     /// Values of an EIP.
     EipValues {
         /// Its address; a free one if not given.
@@ -225,6 +270,8 @@ values! {
         ping: bool = "true|false",
         /// What passes by it in each direction, such as 100Mbps; bursts of 0.1 s are let through.
         bandwidth: String = "RATE",
+        /// Instead of a limit of its own: the plan whose limit it shares, by identifier or name.
+        plan: String = "PLAN",
     }
 }
 
@@ -273,6 +320,22 @@ pub struct SnatValues {
     #[arg(long, value_name = "PORTS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ports: Option<String>,
+    /// Ports of a block, where each private host gets blocks of neighbouring ports.
+    #[arg(long, value_name = "COUNT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port_blocks: Option<String>,
+    /// Blocks that one private host may have.
+    #[arg(long, value_name = "COUNT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blocks_per_host: Option<String>,
+    /// Whether each address of the source has one block, computed from the address: true or false.
+    #[arg(long, value_name = "BOOLEAN")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deterministic: Option<bool>,
+    /// Whether it is an application-level gateway for FTP in active mode: true or false.
+    #[arg(long, value_name = "BOOLEAN")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ftp: Option<bool>,
     /// Destinations that it does not translate, several with commas.
     #[arg(long, value_name = "PREFIX", value_delimiter = ',')]
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -285,7 +348,8 @@ fn columns(kind: &str) -> &'static [&'static str] {
         "vpc" => &["id", "name", "cidr", "status"],
         "vswitch" => &["id", "name", "vpc", "cidr", "port", "vlan", "address", "status"],
         "gateway" => &["id", "name", "vpc", "vswitch", "specification", "deletion_protection", "status"],
-        "eip" => &["id", "name", "address", "gateway", "status"],
+        "plan" => &["id", "name", "bandwidth", "status"],
+        "eip" => &["id", "name", "address", "gateway", "bandwidth", "plan", "status"],
         "dnat" => {
             &["id", "name", "public_ip", "public_port", "private_ip", "private_port", "protocol", "status"]
         }
@@ -312,6 +376,7 @@ pub(super) fn execute<V: Args + Serialize>(
             let request = ChangeRequest {
                 id: Some(args.id.clone()),
                 body: body(&args.values, &args.common, &args.unset),
+                sessions: args.sessions.request(),
                 ..change(ChangeAction::Update, kind)
             };
             (made(&args.ask, request, console), &args.ask)
@@ -320,6 +385,7 @@ pub(super) fn execute<V: Args + Serialize>(
             let request = ChangeRequest {
                 id: Some(args.id.clone()),
                 force: args.force,
+                sessions: args.sessions.request(),
                 ..change(ChangeAction::Delete, kind)
             };
             (made(&args.ask, request, console), &args.ask)
@@ -349,6 +415,7 @@ fn change(action: ChangeAction, kind: &str) -> ChangeRequest {
         body: Value::Null,
         force: false,
         idempotency_key: None,
+        sessions: None,
     }
 }
 
@@ -370,9 +437,11 @@ fn made(args: &AskArgs, request: ChangeRequest, console: &mut Console<'_>) -> Re
         let Answer::Changed(changed) = answer else { return Ok(()) };
         let Changed { resource, deleted, .. } = &*changed;
         match (args.output, resource) {
-            (Format::Json, Some(resource)) => pretty(console, resource),
+            (Format::Json, Some(resource)) => pretty(console, &resource.value()),
             (Format::Json, None) => pretty(console, &json!({ "deleted": deleted })),
-            (Format::Table, Some(resource)) => write!(console.out, "{}", details(&kind, resource)),
+            (Format::Table, Some(resource)) => {
+                write!(console.out, "{}", details(&kind, &resource.value()))
+            }
             (Format::Table, None) => deleted.iter().try_for_each(|id| writeln!(console.out, "deleted {id}")),
         }
     })?;

@@ -6,7 +6,7 @@ use crate::base::DropReason;
 use crate::cli::output::{Align, Table, bytes, counted, line, percent, rate, time};
 use crate::control::protocol::{
     Applied, Change, ChangeKind, Counts, Explanation, Occupancy, PortStats, Reloaded, Session, Stats, Status,
-    Step, Trace,
+    Step, Trace, Usage, UsageBy, WorkerStatus,
 };
 
 /// What a reload changed.
@@ -78,7 +78,11 @@ pub fn status(status: &Status) -> String {
         workers.row([
             worker.worker.to_string(),
             worker.core.map_or("-".into(), |core| core.to_string()),
-            if worker.alive { "runs" } else { "DEAD" }.into(),
+            match worker {
+                WorkerStatus { alive: false, .. } => "DEAD".into(),
+                WorkerStatus { restarts: 0, .. } => "runs".into(),
+                WorkerStatus { restarts, .. } => format!("runs, {restarts} RESTARTS"),
+            },
             worker.generation.to_string(),
             occupancy(worker.sessions),
         ]);
@@ -134,7 +138,7 @@ const FATES: [(&str, Counter); 7] = [
     ("+ dropped", |c| c.dropped),
 ];
 
-const OTHERS: [(&str, Counter); 7] = [
+const OTHERS: [(&str, Counter); 10] = [
     ("originated", |c| c.originated),
     ("bytes out", |c| c.bytes_out),
     ("bytes in", |c| c.bytes_in),
@@ -142,6 +146,9 @@ const OTHERS: [(&str, Counter); 7] = [
     ("sessions removed", |c| c.sessions_removed),
     ("stateless", |c| c.stateless),
     ("displaced", |c| c.displaced),
+    ("evicted", |c| c.evicted),
+    ("ftp rewritten", |c| c.ftp_rewritten),
+    ("ftp unaltered", |c| c.ftp_unaltered),
 ];
 
 /// Counters, with their rates since `before` if there is one.
@@ -228,6 +235,61 @@ fn drops(stats: &Stats, before: Option<&Stats>) -> Table {
         }
     }
     table
+}
+
+/// What gateways, EIPs, entries or private hosts have carried; with what they had carried so many seconds before, as rates.
+pub fn usage(by: UsageBy, rows: &[Usage], before: Option<(&[Usage], f64)>) -> String {
+    let earlier = |row: &Usage| -> Option<&Usage> {
+        let same = |old: &&Usage| {
+            (&old.name, &old.table, &old.gateway, &old.vpc) == (&row.name, &row.table, &row.gateway, &row.vpc)
+        };
+        before?.0.iter().find(same)
+    };
+    let number = |row: &Usage, value: &dyn Fn(&Usage) -> u64, form: &dyn Fn(u64) -> String| match before {
+        None => form(value(row)),
+        // One that was not among those that were shown before has no rate yet.
+        Some((_, seconds)) => match earlier(row) {
+            Some(earlier) if seconds > 0.0 => {
+                let more = value(row).saturating_sub(value(earlier));
+                form((more as f64 / seconds).round() as u64)
+            }
+            _ => "-".into(),
+        },
+    };
+    let per = if before.is_some() { "/S" } else { "" };
+    let (name, of) = match by {
+        UsageBy::Gateway => ("GATEWAY", None),
+        UsageBy::Eip => ("EIP", None),
+        UsageBy::Entry => ("ENTRY", Some("GATEWAY")),
+        UsageBy::Host => ("HOST", Some("VPC")),
+    };
+    let counts = [format!(">NEW{per}"), format!(">OUT{per}"), format!(">IN{per}")];
+    let refusals = ["SESSION LIMIT", "RATE LIMIT", "QUOTA", "NO PORT"].map(|name| format!(">{name}{per}"));
+    let mut headings = vec![name.to_owned()];
+    headings.extend((by == UsageBy::Entry).then(|| "TABLE".to_owned()));
+    headings.extend(of.map(str::to_owned));
+    headings.push(">SESSIONS".into());
+    let is_host = by == UsageBy::Host;
+    headings.extend(counts.into_iter().skip(usize::from(is_host)));
+    headings.extend(refusals.into_iter().filter(|_| !is_host));
+    let mut table = Table::new(headings.iter().map(String::as_str));
+    for row in rows {
+        let mut cells = vec![row.name.clone()];
+        cells.extend(row.table.clone());
+        cells.extend(row.gateway.clone().or_else(|| row.vpc.clone()));
+        cells.push(row.sessions.to_string());
+        if !is_host {
+            cells.push(number(row, &|row| row.sessions_created.unwrap_or(0), &|count| count.to_string()));
+        }
+        cells.push(number(row, &|row| row.bytes_out, &bytes));
+        cells.push(number(row, &|row| row.bytes_in, &bytes));
+        for at in (0..4).filter(|_| !is_host) {
+            let value = |row: &Usage| row.refused.unwrap_or_default().by_reason()[at].1;
+            cells.push(number(row, &value, &|count| count.to_string()));
+        }
+        table.row(cells);
+    }
+    table.to_string()
 }
 
 const SESSION_COLUMNS: [(&str, usize, Align); 13] = [

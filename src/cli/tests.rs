@@ -6,11 +6,13 @@ use clap::{CommandFactory, Parser};
 use super::*;
 use crate::control::access::Caller;
 use crate::control::protocol::{
-    ActivityStats, Answer, Applied, Change, ChangeKind, Counts, End, Explanation, Fault, FaultCode, Finding,
-    GatewayStatus, MemoryStatus, Occupancy, PortStats, PortStatus, Reloaded, Request, Session,
-    SessionLogTotals, Stats, Status, Step, Trace, Unconfirmed, WorkerStats, WorkerStatus,
+    ActivityStats, Answer, Applied, Change, ChangeKind, ChangeRequest, Changed, Counts, CrowdedDestination,
+    End, Explanation, ExternalPorts, Fault, FaultCode, Finding, GatewayStatus, Killed, LiveSessions,
+    MemoryStatus, MeteredHour, Occupancy, PortStats, PortStatus, Refused, Reloaded, Request, Session,
+    SessionLogTotals, SessionPolicy, Stats, Status, Step, Trace, Unconfirmed, Usage, UsageBy, UsageRequest,
+    WorkerStats, WorkerStatus,
 };
-use crate::control::service::{Interrupted, Service, Sink};
+use crate::control::service::{Interrupted, Service, Sink, Waiting};
 use crate::control::socket::scratch::Directory;
 use crate::control::socket::{Limits, Listener, Server};
 
@@ -25,6 +27,10 @@ struct Fake {
 impl Service for Fake {
     fn owner_of(&self, _: &str) -> Option<Caller> {
         None
+    }
+
+    fn change(&self, _: &Caller, _: ChangeRequest, _: Waiting<Changed>) -> Result<(), Fault> {
+        Err(Fault::new(FaultCode::BadRequest, "not faked"))
     }
 
     fn answer(&self, _: &Caller, request: Request, sink: &mut dyn Sink) -> Result<End, Interrupted> {
@@ -137,6 +143,8 @@ fn stats(uptime_seconds: f64, packets: u64) -> Stats {
 fn status() -> Status {
     Status {
         external_ports: vec![],
+        port_blocks: vec![],
+        crowded_destinations: vec![],
         session_log: vec![SessionLogTotals { place: "file".into(), written: 12, lost: 3 }],
         version: "0.1.0".into(),
         process: 4242,
@@ -158,6 +166,7 @@ fn status() -> Status {
                 generation: 7,
                 alive: true,
                 sessions: Occupancy { used: 1234, capacity: 524_288 },
+                ..WorkerStatus::default()
             },
             WorkerStatus { worker: 1, generation: 6, ..WorkerStatus::default() },
         ],
@@ -184,6 +193,10 @@ fn every_help_is_as_reviewed() {
         let name = format!("help_{}", command.get_name());
         insta::assert_snapshot!(name, command.render_long_help().to_string());
     }
+    for verb in root.find_subcommand_mut("session").unwrap().get_subcommands_mut() {
+        let name = format!("help_session_{}", verb.get_name());
+        insta::assert_snapshot!(name, verb.render_long_help().to_string());
+    }
 }
 
 #[test]
@@ -200,6 +213,7 @@ fn wrong_arguments_name_the_option_the_value_and_the_rule() {
         &["sessions", "--limit", "-1"],
         &["stats", "--interval", "0"],
         &["stats", "--times", "3"],
+        &["stats", "--limit", "3"],
         &["trace", "-n", "0"],
         &["explain"],
         &["fly"],
@@ -238,8 +252,54 @@ fn all_session_filters_reach_the_gateway() {
 }
 
 #[test]
+fn sessions_are_ended_and_watched() {
+    let bench = Bench::new(vec![Answer::Killed(Killed { ended: 3 })]);
+    let arguments = "session kill --protocol tcp --eip 203.0.113.17:53 --entry all --reset";
+    assert_eq!(bench.text(&arguments.split_whitespace().collect::<Vec<_>>()), "3 sessions ended\n");
+    let Request::Kill(request) = bench.asked() else { panic!("{:?}", bench.asked()) };
+    assert!(request.reset && !request.all && request.sessions.entry.as_deref() == Some("all"));
+
+    let session = serde_json::json!({
+        "time": "2026-01-31T23:00:00.123Z", "event": "created", "worker": 0, "kind": "snat", "protocol": "tcp",
+        "inside": "10.0.1.17:40000", "external": "203.0.113.18:41234", "peer": "198.51.100.7:443", "vpc": "prod",
+        "gateway": "gw1", "entry": "all",
+    });
+    let mut ended = session.clone();
+    ended["event"] = "ended".into();
+    ended["ending"] = "expired".into();
+    ended["state"] = "closed".into();
+    ended["bytes_out"] = 4140.into();
+    ended["bytes_in"] = 93_012.into();
+    let lost = serde_json::json!({"time": "2026-01-31T23:00:01.000Z", "event": "lost", "count": 12});
+    let bench = Bench::new([session.clone(), ended, lost].map(Answer::Event).to_vec());
+    insta::assert_snapshot!(bench.text(&["session", "watch", "-n", "3", "--gateway", "gw1"]));
+    let Request::Watch(request) = bench.asked() else { panic!("{:?}", bench.asked()) };
+    assert_eq!((request.events, request.sessions.gateway.as_deref()), (Some(3), Some("gw1")));
+    let json = bench.text(&["session", "watch", "--json"]);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(json.lines().next().unwrap()).unwrap(), session);
+}
+
+#[test]
+fn an_entry_is_changed_with_a_word_about_its_sessions() {
+    let bench = Bench::new(vec![]);
+    let asked = |arguments: &str| {
+        bench.run(&arguments.split_whitespace().collect::<Vec<_>>());
+        let Request::Change(request) = bench.asked() else { panic!("{:?}", bench.asked()) };
+        request.sessions.map(|LiveSessions { policy, drain_seconds, reset }| (policy, drain_seconds, reset))
+    };
+    assert_eq!(asked("dnat delete web"), None);
+    assert_eq!(asked("dnat delete web --live-sessions keep"), Some((SessionPolicy::Keep, None, false)));
+    let drained = asked("snat update all --name every --live-sessions drain --drain 2h --reset");
+    assert_eq!(drained, Some((SessionPolicy::Drain, Some(7200), true)));
+    assert!(Cli::try_parse_from(["natgate", "dnat", "delete", "web", "--reset"]).is_err());
+    assert!(
+        Cli::try_parse_from("natgate dnat delete web --live-sessions drain --drain 0s".split(' ')).is_err()
+    );
+}
+
+#[test]
 fn a_listing_that_was_cut_says_so_beside_the_list() {
-    let end = End { count: 1, truncated: true, unmerged: 2 };
+    let end = End { count: 1, truncated: true, unmerged: 2, ..End::default() };
     let bench = Bench::new(vec![Answer::Session(Box::new(session()))]).ends(Ok(end));
     let (exit, out, err) = bench.run(&["sessions", "--json"]);
     assert_eq!(exit, Exit::Success);
@@ -267,6 +327,103 @@ fn the_status_is_shown() {
     insta::assert_snapshot!(bench.text(&["status"]));
     let json = bench.text(&["status", "--json"]);
     assert_eq!(serde_json::from_str::<Status>(&json).unwrap(), status());
+}
+
+fn usage(by: UsageBy, name: &str, sessions: u64) -> Usage {
+    let is_entry = by == UsageBy::Entry;
+    Usage {
+        by,
+        name: name.into(),
+        table: is_entry.then(|| "snat".into()),
+        gateway: is_entry.then(|| "gw1".into()),
+        vpc: (by == UsageBy::Host).then(|| "prod".into()),
+        sessions,
+        sessions_created: (by != UsageBy::Host).then_some(10 * sessions),
+        bytes_out: 1000 * sessions,
+        bytes_in: 2_000_000 * sessions,
+        refused: (by != UsageBy::Host).then_some(Refused { host_quota: 7, ..Refused::default() }),
+    }
+}
+
+#[test]
+fn usage_is_shown_as_totals_and_as_rates() {
+    let totals = [(UsageBy::Gateway, "gw1"), (UsageBy::Entry, "all"), (UsageBy::Host, "10.0.1.10")].map(
+        |(by, name)| {
+            let bench = Bench::new(vec![Answer::Usage(Box::new(usage(by, name, 3)))]);
+            let text = bench.text(&["stats", "--by", by.name(), "--limit", "5"]);
+            assert_eq!(bench.asked(), Request::Usage(UsageRequest { by: Some(by), limit: Some(5) }));
+            let json = bench.text(&["stats", "--by", by.name(), "--json"]);
+            assert_eq!(serde_json::from_str::<Usage>(&json).unwrap(), usage(by, name, 3));
+            text
+        },
+    );
+    let rates = render::usage(
+        UsageBy::Eip,
+        &[usage(UsageBy::Eip, "203.0.113.17", 9), usage(UsageBy::Eip, "203.0.113.18", 2)],
+        Some((&[usage(UsageBy::Eip, "203.0.113.17", 3)], 2.0)),
+    );
+    insta::assert_snapshot!(format!("{}\n{rates}", totals.join("\n")));
+}
+
+#[test]
+fn metering_is_shown_as_a_table_csv_and_json() {
+    let hour = MeteredHour {
+        hour: "2026-01-31T23:00:00Z".into(),
+        kind: "gateway".into(),
+        name: "gw1".into(),
+        peak_new_sessions: 2500,
+        peak_sessions: 40_000,
+        bytes_out: 1_000_000_000,
+        bytes_in: 500_000_000,
+        capacity_units: 4.0,
+        complete: false,
+    };
+    let bench = Bench::new(vec![Answer::Metered(Box::new(hour.clone()))]);
+    let table = bench.text(&["metering", "--gateway", "gw1", "--from", "2026-01-31T00:00:00Z"]);
+    let Request::Metering(request) = bench.asked() else { panic!("{:?}", bench.asked()) };
+    assert_eq!((request.gateway.as_deref(), request.eip), (Some("gw1"), None));
+    let csv = bench.text(&["metering", "-o", "csv"]);
+    insta::assert_snapshot!(format!("{table}\n{csv}"));
+    let json = bench.text(&["metering", "-o", "json"]);
+    assert_eq!(serde_json::from_str::<MeteredHour>(&json).unwrap(), hour);
+    // A program that reads CSV gets its heads in any case.
+    let (_, csv, _) = Bench::new(vec![]).run(&["metering", "-o", "csv"]);
+    assert_eq!(csv.lines().count(), 1);
+    let (exit, out, err) = Bench::new(vec![]).run(&["metering"]);
+    assert_eq!((exit, out.as_str()), (Exit::Success, ""));
+    assert_eq!(err, "natgate: nothing was used in these hours\n");
+}
+
+#[test]
+fn top_prints_text_where_there_is_no_terminal() {
+    let mut status = status();
+    status.external_ports = vec![ExternalPorts {
+        eip: "203.0.113.17".into(),
+        protocol: "tcp".into(),
+        taken: 32_256,
+        limit: 64_512,
+        seconds_to_full: Some(90.0),
+    }];
+    status.crowded_destinations = vec![CrowdedDestination {
+        eip: "203.0.113.17".into(),
+        protocol: "tcp".into(),
+        peer: "198.51.100.7:443".into(),
+        taken: 64_000,
+        limit: 64_512,
+    }];
+    let answers = vec![
+        Answer::Status(Box::new(status)),
+        Answer::Stats(Box::new(stats(10.0, 1000))),
+        Answer::Usage(Box::new(usage(UsageBy::Host, "10.0.1.10", 3))),
+    ];
+    let bench = Bench::new(answers);
+    let text = bench.text(&["top", "--interval", "0.01", "--once"]);
+    // The time between two looks is not always the same.
+    let (head, rest) = text.split_once('\n').unwrap();
+    assert!(head.starts_with("natgate ") && head.ends_with(" s"), "{head}");
+    insta::assert_snapshot!(rest);
+    let twice = bench.text(&["top", "--interval", "0.01", "--count", "2"]);
+    assert_eq!(twice.matches("WORKER").count(), 2);
 }
 
 #[test]

@@ -8,14 +8,14 @@ use hashbrown::{HashMap, HashSet};
 use serde::Serialize;
 
 use super::model::{
-    Backend, Dnat, Eip, Forward, Gateway, Link, Model, Outside, Port, Snat, StaticRoute, Transport, VSwitch,
-    Vpc,
+    Backend, Dnat, Eip, Forward, Gateway, Link, Model, Outside, Plan, Port, SegmentSize, Snat, StaticRoute,
+    Transport, VSwitch, Vpc,
 };
-use super::settings::{Idle, TimeoutOverrides, Workers};
+use super::settings::{Idle, TimeoutOverrides, WorkerFailure, Workers};
 use super::units::{format_duration, format_rate};
 use super::words::{Description, Name, Vlan};
 use crate::base::{PortIndex, Tick};
-use crate::policy::{Filtering, Mapping, Prefix, Timeouts};
+use crate::policy::{Allocation, Filtering, Mapping, Prefix, Timeouts};
 
 /// What happens to a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -95,6 +95,7 @@ pub fn diff(old: &Model, new: &Model) -> Vec<Change> {
     compare(models, &vpcs_kind(), &mut changes);
     compare(models, &vswitches_kind(), &mut changes);
     compare(models, &gateways_kind(), &mut changes);
+    compare(models, &plans_kind(), &mut changes);
     compare(models, &eips_kind(), &mut changes);
     compare(models, &dnat_kind(), &mut changes);
     compare(models, &snat_kind(), &mut changes);
@@ -187,6 +188,14 @@ pub(super) fn idle(idle: Option<Idle>) -> String {
     .to_owned()
 }
 
+pub(super) fn worker_failure(failure: WorkerFailure) -> String {
+    match failure {
+        WorkerFailure::Restart => "restart",
+        WorkerFailure::Exit => "exit",
+    }
+    .to_owned()
+}
+
 pub(super) fn backend(backend: &Backend) -> String {
     let shared = |share: bool| if share { ", shared" } else { "" };
     match backend {
@@ -194,6 +203,7 @@ pub(super) fn backend(backend: &Backend) -> String {
         Backend::AfXdp { device, share } => format!("af_xdp on {device}{}", shared(*share)),
         Backend::AfPacket { device } => format!("af_packet on {device}"),
         Backend::Dpdk { device } => format!("dpdk on {device}"),
+        Backend::Capsule { device } => format!("capsule on {device}"),
         Backend::Pcap { replay, capture, mac } => {
             let path = |path: &Option<std::path::PathBuf>| {
                 path.as_ref().map_or("nothing".to_owned(), |path| path.display().to_string())
@@ -222,6 +232,7 @@ fn system(model: &Model) -> Fields {
         ("buffers", s.buffers.map(|buffers| buffers.to_string())),
         ("buffer_size", Some(s.buffer_size.to_string())),
         ("idle", Some(idle(s.idle))),
+        ("worker_failure", Some(worker_failure(s.worker_failure))),
         ("control", Some(s.control.display().to_string())),
         ("log", Some(s.log.to_string().to_lowercase())),
     ]
@@ -236,6 +247,7 @@ fn timeouts(timeouts: Timeouts) -> Fields {
         ("udp", text(timeouts.udp)),
         ("icmp", text(timeouts.icmp)),
         ("other", text(timeouts.other)),
+        ("tcp_reset", Some(timeouts.tcp_reset.to_string())),
     ]
 }
 
@@ -301,6 +313,13 @@ fn outside_kind<'m>() -> Kind<'m, (PortIndex, Option<Vlan>), &'m Outside> {
                 ("gateway", outside.gateway.map(|gateway| gateway.to_string())),
                 ("routes", routes(&outside.routes)),
                 ("mtu", outside.link.mtu.map(|mtu| mtu.to_string())),
+                (
+                    "tcp_mss",
+                    outside.tcp_mss.map(|size| match size {
+                        SegmentSize::Mtu => "mtu".to_owned(),
+                        SegmentSize::Bytes(bytes) => bytes.to_string(),
+                    }),
+                ),
                 ("public", some_list(outside.public.iter())),
             ]
         },
@@ -369,6 +388,21 @@ fn gateways_kind<'m>() -> Kind<'m, &'m Name, &'m Gateway> {
     }
 }
 
+fn plans_kind<'m>() -> Kind<'m, &'m Name, &'m Plan> {
+    Kind {
+        table: "plan",
+        items: |model| model.plans().iter().map(|plan| (&plan.name, plan)).collect(),
+        name: |_, plan| plan.name.to_string(),
+        summary: |plan| format_rate(plan.bandwidth),
+        fields: |_, plan| {
+            vec![
+                ("bandwidth", Some(format_rate(plan.bandwidth))),
+                description_field(plan.description.as_ref()),
+            ]
+        },
+    }
+}
+
 fn eips_kind<'m>() -> Kind<'m, Ipv4Addr, &'m Eip> {
     Kind {
         table: "eip",
@@ -383,6 +417,7 @@ fn eips_kind<'m>() -> Kind<'m, Ipv4Addr, &'m Eip> {
                 ("gateway", eip.gateway.as_ref().map(Name::to_string)),
                 ("ping", Some(eip.ping.to_string())),
                 ("bandwidth", eip.bandwidth.map(format_rate)),
+                ("plan", eip.plan.as_ref().map(Name::to_string)),
                 ("interface", outside.map(|outside| interface_name(model, &outside.link))),
                 name_field(eip.name.as_ref()),
                 description_field(eip.description.as_ref()),
@@ -441,6 +476,19 @@ fn snat_kind<'m>() -> Kind<'m, (&'m Name, Prefix), &'m Snat> {
                 ("mapping", Some(mapping.to_owned())),
                 ("filtering", Some(filtering.to_owned())),
                 ("ports", Some(format!("{}/{}", entry.ports.first, entry.ports.last))),
+                ("port_blocks", entry.allocation.block_size().map(|size| size.to_string())),
+                (
+                    "blocks_per_host",
+                    match entry.allocation {
+                        Allocation::Blocks { per_host, .. } => Some(per_host.to_string()),
+                        _ => None,
+                    },
+                ),
+                (
+                    "deterministic",
+                    Some(matches!(entry.allocation, Allocation::Deterministic { .. }).to_string()),
+                ),
+                ("ftp", Some(entry.ftp.to_string())),
                 ("untranslated", some_list(entry.untranslated.iter())),
                 timeouts_field(&entry.timeouts),
                 name_field(entry.name.as_ref()),

@@ -48,10 +48,10 @@ pub struct EntryInfo {
 /// entries that are gone are forgotten.
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
-    pub(super) ports: Vec<Name>,
-    pub(super) interfaces: Vec<String>,
-    pub(super) vpcs: Vec<Name>,
-    pub(super) gateways: Vec<Name>,
+    pub(super) ports: Arc<[Name]>,
+    pub(super) interfaces: Arc<[String]>,
+    pub(super) vpcs: Arc<[Name]>,
+    pub(super) gateways: Arc<[Name]>,
     pub(super) eips: Arc<Vec<Ipv4Addr>>,
     pub(super) entries: Map<Arc<EntryInfo>>,
 }

@@ -57,6 +57,7 @@ codes! {
     UnknownPort "the port must be one of the [[port]] tables";
     UnknownVpc "the VPC must be one of the [[vpc]] tables";
     UnknownVSwitch "the vSwitch must be one of the VPC's";
+    UnknownPlan "the bandwidth plan must be one of the [[plan]] tables";
     UnknownGateway "the gateway must be one of the [[gateway]] tables";
     UnknownEip "the EIP must be one of the [[eip]] tables";
     StoreHasResources "with a [store], resources live there and not in the file";
@@ -71,13 +72,16 @@ codes! {
     TooMany "there are more of these than the engine can number";
     WorkersOrCores "give either the number of workers or their cores";
     DuplicateCore "a core runs one worker";
-    BufferSize "a buffer size is a power of two from 2048 to 65536, and at most 4096 with an af_xdp port, 32768 with a dpdk port";
+    BufferSize "a buffer size is a power of two from 2048 to 65536, and at most 4096 with an af_xdp port, 32768 with a dpdk port, 2048 with a capsule port";
     PortKeys "a port has a device, or with the back end pcap a capture to read or to write";
     PortShare "only a port of the back end af_xdp can be shared with the kernel";
     DpdkNotBuilt "this natgate was built without the back end dpdk";
-    DpdkMixed "ports of the back ends dpdk and af_xdp cannot use the same packet buffers";
+    CapsuleNotBuilt "this natgate was built without the back end capsule";
+    DpdkMixed "ports of the back ends dpdk or capsule and af_xdp cannot use the same packet buffers";
+    CapsuleMixed "ports of the back ends capsule and dpdk cannot be in one gateway, for DPDK is started once";
+    CapsuleRss "with the back end capsule a NIC distributes packets as capsule sets it up";
     DpdkArgument "an argument of DPDK's EAL starts with '-', has no blanks, and is none that natgate gives itself";
-    DpdkUnused "the table [dpdk] goes with a port of the back end dpdk";
+    DpdkUnused "the table [dpdk] goes with a port of the back end dpdk or capsule";
     DuplicateDevice "a device belongs to one port";
     DuplicateCapture "a capture is written by one port and not read by another";
     TimeoutOrder "an established TCP connection may not time out before one that is opening or closing";
@@ -104,6 +108,7 @@ codes! {
     EipDuplicate "an EIP is declared once";
     EipOutsideRanges "an EIP comes out of a public range";
     EipIsOwnAddress "an EIP may not be the gateway's own address or a next hop";
+    EipLimits "an EIP has a bandwidth limit of its own or shares that of a plan";
     EipNotBound "an entry uses EIPs that are bound to its own gateway";
     // DNAT entries.
     DnatProtocol "protocol Any goes with port Any on both sides, TCP and UDP go with ports";
@@ -121,6 +126,10 @@ codes! {
     SnatPoolDuplicate "a pool names each EIP once";
     SnatEips "SNAT pools have no more EIPs together than system.snat_eips";
     SnatFiltering "endpoint-dependent mapping goes with address-and-port-dependent filtering only";
+    SnatFtp "the application-level gateway for FTP goes with endpoint-independent mapping only";
+    SnatBlocks "port blocks go with endpoint-independent mapping, and at least one fits into the entry's ports";
+    SnatDeterministic "with deterministic mapping each address of the source has a block of its own";
+    SnatBlocksShared "an EIP whose ports are given out in blocks is in the pool of one SNAT entry only";
     // Requests to a running gateway.
     NotFound "the resource must exist";
     AmbiguousName "a name that stands for a resource must be that of one only";
@@ -132,6 +141,7 @@ codes! {
     Unconfirmed "while an apply waits to be confirmed, nothing else is changed";
     NotUnconfirmed "only an apply that waits to be confirmed is confirmed or taken back";
     Outdated "what is applied is what was shown";
+    BlockSessions "sessions of an entry whose ports are given out in blocks end when it changes or goes: they are neither kept nor drained";
     IdempotencyKey "an idempotency key has 1-128 visible characters and stands for one request";
     // A running gateway.
     RestartNeeded "this cannot change while natgate runs";

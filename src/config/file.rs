@@ -4,10 +4,11 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use super::allocation::{BLOCK_SIZES, BLOCKS_PER_HOST};
 use super::document::{Field, Spot, Table};
-use super::model::{Source, Specification, Transport};
+use super::model::{SegmentSize, Source, Specification, Transport};
 use super::reference as known;
-use super::settings::{Hugepages, Idle, TimeoutOverrides};
+use super::settings::{Collector, Hugepages, Idle, Rss, TimeoutOverrides, WorkerFailure};
 use super::values::{self, Ports};
 use super::words::{Description, Name, Vlan};
 use crate::policy::{Filtering, Mapping, PortRange, Prefix, Timeouts};
@@ -20,11 +21,13 @@ pub(super) struct File {
     pub(super) store: Option<StoreTable>,
     pub(super) api: Option<ApiTable>,
     pub(super) session_log: Option<SessionLogTable>,
+    pub(super) metering: Option<MeteringTable>,
     pub(super) dpdk: Option<DpdkTable>,
     pub(super) ports: Vec<PortTable>,
     pub(super) outside: Vec<OutsideTable>,
     pub(super) vpcs: Vec<VpcTable>,
     pub(super) gateways: Vec<GatewayTable>,
+    pub(super) plans: Vec<PlanTable>,
     pub(super) eips: Vec<EipTable>,
     pub(super) dnat: Vec<DnatTable>,
     pub(super) snat: Vec<SnatTable>,
@@ -40,11 +43,13 @@ impl File {
             store: t.table("store", &known::STORE).map(StoreTable::read),
             api: t.table("api", &known::API).map(ApiTable::read),
             session_log: t.table("session_log", &known::SESSION_LOG).map(SessionLogTable::read),
+            metering: t.table("metering", &known::METERING).map(MeteringTable::read),
             dpdk: t.table("dpdk", &known::DPDK).map(DpdkTable::read),
             ports: t.tables("port", &known::PORTS).into_iter().map(PortTable::read).collect(),
             outside: t.tables("outside", &known::OUTSIDE).into_iter().map(OutsideTable::read).collect(),
             vpcs: t.tables("vpc", &known::VPC).into_iter().map(VpcTable::read).collect(),
             gateways: t.tables("gateway", &known::GATEWAYS).into_iter().map(GatewayTable::read).collect(),
+            plans: t.tables("plan", &known::PLAN).into_iter().map(PlanTable::read).collect(),
             eips: t.tables("eip", &known::EIP).into_iter().map(EipTable::read).collect(),
             dnat: t.tables("dnat", &known::DNAT).into_iter().map(DnatTable::read).collect(),
             snat: t.tables("snat", &known::SNAT).into_iter().map(SnatTable::read).collect(),
@@ -62,6 +67,7 @@ pub(super) struct SystemTable {
     pub(super) buffers: Option<Field<u64>>,
     pub(super) buffer_size: Option<Field<u64>>,
     pub(super) idle: Option<Field<Idle>>,
+    pub(super) worker_failure: Option<Field<WorkerFailure>>,
     pub(super) control: Option<Field<String>>,
     pub(super) log: Option<Field<log::LevelFilter>>,
 }
@@ -80,6 +86,10 @@ impl SystemTable {
             buffers: t.optional("buffers", values::count(1024, 16_000_000)),
             buffer_size: t.optional("buffer_size", values::number(2048, 65536)),
             idle: t.optional("idle", values::choice(&[("poll", Idle::Poll), ("sleep", Idle::Sleep)])),
+            worker_failure: t.optional(
+                "worker_failure",
+                values::choice(&[("restart", WorkerFailure::Restart), ("exit", WorkerFailure::Exit)]),
+            ),
             control: t.optional("control", values::socket_path),
             log: t.optional("log", values::choice(&levels)),
         }
@@ -94,6 +104,7 @@ pub(super) struct TimeoutTable {
     udp: Option<Field<Duration>>,
     icmp: Option<Field<Duration>>,
     other: Option<Field<Duration>>,
+    tcp_reset: Option<Field<bool>>,
 }
 
 impl TimeoutTable {
@@ -106,6 +117,7 @@ impl TimeoutTable {
             udp: t.optional("udp", values::timeout),
             icmp: t.optional("icmp", values::timeout),
             other: t.optional("other", values::timeout),
+            tcp_reset: t.optional("tcp_reset", values::boolean),
         }
     }
 
@@ -118,6 +130,7 @@ impl TimeoutTable {
             udp: value(&self.udp),
             icmp: value(&self.icmp),
             other: value(&self.other),
+            tcp_reset: self.tcp_reset.as_ref().map(|field| field.value),
         };
         match &self.profile {
             Some(profile) => single.or(TimeoutOverrides::all(profile.value)),
@@ -159,8 +172,8 @@ impl ApiTable {
 pub(super) struct SessionLogTable {
     pub(super) here: Spot,
     pub(super) file: Option<Field<String>>,
-    pub(super) syslog: Option<Field<SocketAddr>>,
-    pub(super) ipfix: Option<Field<SocketAddr>>,
+    pub(super) syslog: Option<Field<Collector>>,
+    pub(super) ipfix: Option<Field<Collector>>,
     pub(super) index: Option<Field<String>>,
     pub(super) keep: Option<Field<Duration>>,
     pub(super) events: Option<Field<u64>>,
@@ -180,11 +193,23 @@ impl SessionLogTable {
     }
 }
 
+pub(super) struct MeteringTable {
+    pub(super) path: Option<Field<String>>,
+    pub(super) keep: Option<Field<Duration>>,
+}
+
+impl MeteringTable {
+    fn read(t: Table<'_, '_>) -> Self {
+        Self { path: t.optional("path", values::path), keep: t.optional("keep", values::retention) }
+    }
+}
+
 pub(super) struct DpdkTable {
     pub(super) here: Spot,
     pub(super) hugepages: Option<Field<Hugepages>>,
     pub(super) memory: Option<Field<u64>>,
     pub(super) telemetry: Option<Field<bool>>,
+    pub(super) rss: Option<Field<Rss>>,
     pub(super) arguments: Vec<Field<String>>,
 }
 
@@ -196,6 +221,7 @@ impl DpdkTable {
             hugepages: t.optional("hugepages", values::choice(&hugepages)),
             memory: t.optional("memory", values::number(32, 1 << 20)),
             telemetry: t.optional("telemetry", values::boolean),
+            rss: t.optional("rss", values::choice(&[("owner", Rss::Owner), ("flow", Rss::Flow)])),
             arguments: t.list("arguments", values::dpdk_argument).unwrap_or_default(),
         }
     }
@@ -227,7 +253,15 @@ pub(super) enum BackendWord {
     AfXdp,
     AfPacket,
     Dpdk,
+    Capsule,
     Pcap,
+}
+
+impl BackendWord {
+    /// Whether the port is one of DPDK's, by whichever way.
+    pub(super) fn is_dpdk(self) -> bool {
+        matches!(self, Self::Dpdk | Self::Capsule)
+    }
 }
 
 pub(super) struct PortTable {
@@ -248,10 +282,11 @@ impl PortTable {
             ("af_xdp", BackendWord::AfXdp),
             ("af_packet", BackendWord::AfPacket),
             ("dpdk", BackendWord::Dpdk),
+            ("capsule", BackendWord::Capsule),
             ("pcap", BackendWord::Pcap),
         ];
         let backend = t.optional("backend", values::choice(&backends));
-        let is_dpdk = backend.as_ref().is_some_and(|backend| backend.value == BackendWord::Dpdk);
+        let is_dpdk = backend.as_ref().is_some_and(|backend| backend.value.is_dpdk());
         Self {
             here: t.here,
             name: t.required("name", values::name),
@@ -289,6 +324,7 @@ pub(super) struct OutsideTable {
     pub(super) gateway: Option<Field<Ipv4Addr>>,
     pub(super) routes: Vec<RouteTable>,
     pub(super) mtu: Option<Field<u16>>,
+    pub(super) tcp_mss: Option<Field<SegmentSize>>,
     pub(super) public: Vec<Field<Prefix>>,
 }
 
@@ -302,6 +338,7 @@ impl OutsideTable {
             gateway: t.optional("gateway", values::address),
             routes: RouteTable::read_all(&t),
             mtu: t.optional("mtu", values::mtu),
+            tcp_mss: t.optional("tcp_mss", values::tcp_mss),
             public: t.list("public", values::unicast_prefix).unwrap_or_default(),
         }
     }
@@ -385,12 +422,31 @@ impl GatewayTable {
     }
 }
 
+pub(super) struct PlanTable {
+    pub(super) here: Spot,
+    pub(super) name: Option<Field<Name>>,
+    pub(super) bandwidth: Option<Field<u64>>,
+    pub(super) description: Option<Field<Description>>,
+}
+
+impl PlanTable {
+    fn read(t: Table<'_, '_>) -> Self {
+        Self {
+            here: t.here,
+            name: t.required("name", values::name),
+            bandwidth: t.required("bandwidth", values::rate),
+            description: t.optional("description", values::description),
+        }
+    }
+}
+
 pub(super) struct EipTable {
     pub(super) here: Spot,
     pub(super) address: Option<Field<Ipv4Addr>>,
     pub(super) gateway: Option<Field<Name>>,
     pub(super) ping: Option<Field<bool>>,
     pub(super) bandwidth: Option<Field<u64>>,
+    pub(super) plan: Option<Field<Name>>,
     pub(super) name: Option<Field<Name>>,
     pub(super) description: Option<Field<Description>>,
 }
@@ -403,6 +459,7 @@ impl EipTable {
             gateway: t.optional("gateway", values::name),
             ping: t.optional("ping", values::boolean),
             bandwidth: t.optional("bandwidth", values::rate),
+            plan: t.optional("plan", values::name),
             name: t.optional("name", values::name),
             description: t.optional("description", values::description),
         }
@@ -448,6 +505,10 @@ pub(super) struct SnatTable {
     pub(super) mapping: Option<Field<Mapping>>,
     pub(super) filtering: Option<Field<Filtering>>,
     pub(super) ports: Option<Field<PortRange>>,
+    pub(super) port_blocks: Option<Field<u64>>,
+    pub(super) blocks_per_host: Option<Field<u64>>,
+    pub(super) deterministic: Option<Field<bool>>,
+    pub(super) ftp: Option<Field<bool>>,
     pub(super) untranslated: Vec<Field<Prefix>>,
     pub(super) timeouts: Option<TimeoutTable>,
     pub(super) description: Option<Field<Description>>,
@@ -464,6 +525,11 @@ impl SnatTable {
             mapping: t.optional("mapping", values::choice(&values::MAPPINGS)),
             filtering: t.optional("filtering", values::choice(&values::FILTERS)),
             ports: t.optional("ports", values::port_range),
+            port_blocks: t.optional("port_blocks", values::count(BLOCK_SIZES.0, BLOCK_SIZES.1)),
+            blocks_per_host: t
+                .optional("blocks_per_host", values::count(BLOCKS_PER_HOST.0, BLOCKS_PER_HOST.1)),
+            deterministic: t.optional("deterministic", values::boolean),
+            ftp: t.optional("ftp", values::boolean),
             untranslated: t.list("untranslated", values::prefix).unwrap_or_default(),
             timeouts: t.table("timeouts", &known::TIMEOUT).map(TimeoutTable::read),
             description: t.optional("description", values::description),

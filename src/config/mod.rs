@@ -8,6 +8,7 @@
 //! the whole truth: a reload adds, changes and removes until the gateway is what the file says ([`diff`] tells what that
 //! is). What only a restart can change is refused by [`check_reload`].
 
+pub(crate) mod allocation;
 mod compile;
 mod diff;
 mod directory;
@@ -34,11 +35,14 @@ pub use directory::{Directory, EntryInfo, EntryKind};
 pub use document::Problem;
 pub use error::{Code, Conflict, Error, Errors};
 pub use model::{
-    Backend, Dnat, Eip, Forward, Gateway, Link, Model, Outside, Port, Snat, Source, Specification,
-    StaticRoute, Transport, VSwitch, Vpc,
+    Backend, Dnat, Eip, Forward, Gateway, Link, Model, Outside, Plan, Port, SegmentSize, Snat, Source,
+    Specification, StaticRoute, Transport, VSwitch, Vpc,
 };
 pub use reload::check_reload;
-pub use settings::{Api, Dpdk, Hugepages, Idle, Quotas, SessionLog, System, TimeoutOverrides, Workers};
+pub use settings::{
+    Api, Collector, Dpdk, Hugepages, Idle, Metering, Quotas, Rss, SessionLog, System, TimeoutOverrides,
+    WorkerFailure, Workers,
+};
 pub use words::{Description, Name, Vlan};
 
 use document::{Document, Table};

@@ -6,10 +6,10 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use super::settings::{Api, Dpdk, Quotas, SessionLog, System, TimeoutOverrides};
+use super::settings::{Api, Dpdk, Metering, Quotas, SessionLog, System, TimeoutOverrides};
 use super::words::{Description, Name, Vlan};
 use crate::base::PortIndex;
-use crate::policy::{Filtering, Limits, Mapping, PortRange, Prefix, Timeouts};
+use crate::policy::{Allocation, Filtering, Limits, Mapping, PortRange, Prefix, Timeouts};
 
 /// How a port receives and sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +38,11 @@ pub enum Backend {
         /// The device as DPDK names it: a PCI address, or a virtual device with its arguments.
         device: String,
     },
+    /// DPDK, by capsule.
+    Capsule {
+        /// The device as DPDK names it.
+        device: String,
+    },
     /// Captures. At least one of the two is there.
     Pcap {
         /// Frames that arrive.
@@ -56,7 +61,15 @@ impl Backend {
             Self::Auto { device, .. } | Self::AfXdp { device, .. } | Self::AfPacket { device } => {
                 Some(device)
             }
-            Self::Dpdk { .. } | Self::Pcap { .. } => None,
+            Self::Dpdk { .. } | Self::Capsule { .. } | Self::Pcap { .. } => None,
+        }
+    }
+
+    /// The device as DPDK names it, if it is one of DPDK's, by whichever way.
+    pub fn dpdk_device(&self) -> Option<&str> {
+        match self {
+            Self::Dpdk { device } | Self::Capsule { device } => Some(device),
+            _ => None,
         }
     }
 }
@@ -103,8 +116,19 @@ pub struct Outside {
     pub gateway: Option<Ipv4Addr>,
     /// Further routes.
     pub routes: Vec<StaticRoute>,
+    /// What SYN segments may announce across it.
+    pub tcp_mss: Option<SegmentSize>,
     /// Ranges from which EIPs come.
     pub public: Vec<Prefix>,
+}
+
+/// The largest TCP segment size that may be announced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SegmentSize {
+    /// What fits into the MTU.
+    Mtu,
+    /// So many bytes.
+    Bytes(u16),
 }
 
 /// A private network.
@@ -220,6 +244,17 @@ pub struct Gateway {
     pub deletion_protection: bool,
 }
 
+/// A bandwidth limit that several EIPs share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Its name, unique.
+    pub name: Name,
+    /// For people.
+    pub description: Option<Description>,
+    /// The limit in each direction, in bits a second.
+    pub bandwidth: u64,
+}
+
 /// An elastic IP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Eip {
@@ -235,6 +270,8 @@ pub struct Eip {
     pub ping: bool,
     /// Its bandwidth limit in each direction, in bits a second.
     pub bandwidth: Option<u64>,
+    /// The bandwidth plan whose limit it shares.
+    pub plan: Option<Name>,
     /// Position in [`Model::outside`] of the interface whose public range it comes from.
     pub outside: usize,
 }
@@ -384,6 +421,10 @@ pub struct Snat {
     pub filtering: Filtering,
     /// External ports it may use.
     pub ports: PortRange,
+    /// How private hosts come to them.
+    pub allocation: Allocation,
+    /// Whether it is an application-level gateway for FTP.
+    pub ftp: bool,
     /// Destinations that it does not translate, in order.
     pub untranslated: Vec<Prefix>,
     /// Timeouts of its own.
@@ -420,11 +461,13 @@ pub struct Model {
     pub(super) store: Option<PathBuf>,
     pub(super) api: Api,
     pub(super) session_log: Option<SessionLog>,
+    pub(super) metering: Option<Metering>,
     pub(super) dpdk: Dpdk,
     pub(super) ports: Vec<Port>,
     pub(super) outside: Vec<Outside>,
     pub(super) vpcs: Vec<Vpc>,
     pub(super) gateways: Vec<Gateway>,
+    pub(super) plans: Vec<Plan>,
     pub(super) eips: Vec<Eip>,
     pub(super) dnat: Vec<Dnat>,
     pub(super) snat: Vec<Snat>,
@@ -466,13 +509,24 @@ impl Model {
         self.session_log.as_ref()
     }
 
+    /// Where it is kept what gateways and EIPs used.
+    pub fn metering(&self) -> Option<&Metering> {
+        self.metering.as_ref()
+    }
+
     /// How DPDK is started, if a port needs it.
     pub fn dpdk(&self) -> &Dpdk {
         &self.dpdk
     }
 
     /// The same settings with resources that do not stand in the file. The caller vouches for the rules between them.
-    pub fn with_resources(&self, vpcs: Vec<Vpc>, gateways: Vec<Gateway>, eips: Vec<Eip>) -> Self {
+    pub fn with_resources(
+        &self,
+        vpcs: Vec<Vpc>,
+        gateways: Vec<Gateway>,
+        plans: Vec<Plan>,
+        eips: Vec<Eip>,
+    ) -> Self {
         Self {
             places: self.places.clone(),
             system: self.system.clone(),
@@ -481,11 +535,13 @@ impl Model {
             store: self.store.clone(),
             api: self.api.clone(),
             session_log: self.session_log.clone(),
+            metering: self.metering.clone(),
             dpdk: self.dpdk.clone(),
             ports: self.ports.clone(),
             outside: self.outside.clone(),
             vpcs,
             gateways,
+            plans,
             eips,
             dnat: Vec::new(),
             snat: Vec::new(),
@@ -510,6 +566,11 @@ impl Model {
     /// The gateways.
     pub fn gateways(&self) -> &[Gateway] {
         &self.gateways
+    }
+
+    /// The bandwidth plans.
+    pub fn plans(&self) -> &[Plan] {
+        &self.plans
     }
 
     /// The EIPs.

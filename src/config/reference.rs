@@ -65,11 +65,18 @@ pub static ROOT: Section = Section {
         key("store", "table", NONE, "Where resources are kept when requests change them."),
         key("api", "table", "defaults", "Where the HTTP API is served."),
         key("session_log", "table", NONE, "Where sessions are logged."),
-        key("dpdk", "table", "defaults", "How DPDK is started, for ports of that back end."),
+        key("metering", "table", NONE, "Where it is kept what gateways and EIPs used."),
+        key(
+            "dpdk",
+            "table",
+            "defaults",
+            "How DPDK is started, for ports of the back ends `dpdk` and `capsule`.",
+        ),
         key("port", "tables", REQUIRED, "NIC ports."),
         key("outside", "tables", NONE, "Interfaces on the Internet side."),
         key("vpc", "tables", NONE, "Private networks."),
         key("gateway", "tables", NONE, "NAT gateways."),
+        key("plan", "tables", NONE, "Bandwidth plans."),
         key("eip", "tables", NONE, "Elastic IPs."),
         key("dnat", "tables", NONE, "DNAT entries."),
         key("snat", "tables", NONE, "SNAT entries."),
@@ -102,13 +109,19 @@ pub static SYSTEM: Section = Section {
             "buffer_size",
             "power of two, 2048-65536",
             "2048",
-            "Bytes of a packet buffer; at most 4096 with `af_xdp`, 32768 with `dpdk`.",
+            "Bytes of a packet buffer; at most 4096 with `af_xdp`, 32768 with `dpdk`, 2048 with `capsule`.",
         ),
         key(
             "idle",
             "`poll` or `sleep`",
             "as the back ends need",
             "Whether a worker without traffic polls on or sleeps until a frame comes.",
+        ),
+        key(
+            "worker_failure",
+            "`restart` or `exit`",
+            "`restart`",
+            "What becomes of a worker that dies of a defect: it is started anew without its sessions (DNAT needs none), or natgate ends.",
         ),
         key("control", "path", "`/run/natgate/natgate.sock`", "The management socket."),
         key("log", "`error`, `warn`, `info`, `debug` or `trace`", "`info`", "What is logged."),
@@ -138,6 +151,12 @@ pub static TIMEOUT: Section = Section {
         key("udp", "duration", "5m", "UDP (RFC 4787 REQ-5)."),
         key("icmp", "duration", "60s", "ICMP queries (RFC 5508 REQ-2)."),
         key("other", "duration", "5m", "Other protocols through an any-port DNAT entry."),
+        key(
+            "tcp_reset",
+            "boolean",
+            "false",
+            "Send both hosts a reset when an established TCP connection expires, so that neither waits for the other in vain.",
+        ),
     ],
 };
 
@@ -165,13 +184,13 @@ pub static PORTS: Section = Section {
             "device",
             "network device",
             "required without `pcap`",
-            "The device that the port takes; for `dpdk` a PCI address (`0000:03:00.0`) or a virtual device (`net_af_packet0,iface=eth0`).",
+            "The device that the port takes; for `dpdk` and `capsule` a PCI address (`0000:03:00.0`) or a virtual device (`net_af_packet0,iface=eth0`).",
         ),
         key(
             "backend",
-            "`auto`, `af_xdp`, `af_packet`, `dpdk` or `pcap`",
+            "`auto`, `af_xdp`, `af_packet`, `dpdk`, `capsule` or `pcap`",
             "`auto`; `pcap` if a capture is given",
-            "How frames are received and sent; `auto` takes the best of `af_xdp` and `af_packet` that works and says which. `dpdk` is in a natgate that was built with it.",
+            "How frames are received and sent; `auto` takes the best of `af_xdp` and `af_packet` that works and says which. `dpdk` is in a natgate that was built with it, as is `capsule`, another way onto DPDK.",
         ),
         key("share", "boolean", "false", "`af_xdp` only: leave to the kernel what is not the gateway's."),
         key("replay", "path", NONE, "`pcap` only: the capture whose frames arrive on the port."),
@@ -189,7 +208,7 @@ pub static PORTS: Section = Section {
 pub static DPDK: Section = Section {
     path: "dpdk",
     header: "[dpdk]",
-    meaning: "How DPDK is started, where a port has the back end `dpdk`. A reload cannot change it.",
+    meaning: "How DPDK is started, where a port has the back end `dpdk` or `capsule`. A reload cannot change it.",
     keys: &[
         key(
             "hugepages",
@@ -203,6 +222,12 @@ pub static DPDK: Section = Section {
             "boolean",
             "false",
             "Open DPDK's telemetry socket, for `dpdk-telemetry.py -f natgate`.",
+        ),
+        key(
+            "rss",
+            "`owner` or `flow`",
+            "`owner`",
+            "How NICs distribute what comes from the Internet over several workers: `owner` brings each packet to the worker that owns its external port, so that none is handed over; `flow` spreads flows, also those to one DNAT port, and SNAT ports are chosen so that a mapping's first peer answers to its owner.",
         ),
         key("arguments", "list of texts", NONE, "Further arguments of DPDK's EAL, such as `--iova-mode=va`."),
     ],
@@ -220,6 +245,13 @@ pub static OUTSIDE: Section = Section {
         key("gateway", "address", NONE, "Next hop of the default route."),
         key("routes", "list of `{ to, via }`", NONE, "Further routes."),
         MTU,
+        key(
+            "tcp_mss",
+            "`\"mtu\"` or 536-9176",
+            "off",
+            "The largest segment size that TCP connections across it may announce: larger ones in SYN segments of both directions are \
+             lowered. `mtu`: what fits into the MTU of the way.",
+        ),
         key(
             "public",
             "list of prefixes",
@@ -281,6 +313,22 @@ pub static API: Section = Section {
     ],
 };
 
+/// `[metering]`.
+pub static METERING: Section = Section {
+    path: "metering",
+    header: "[metering]",
+    meaning: "With this table it is kept what gateways and EIPs used, hour by hour. A reload cannot change it.",
+    keys: &[
+        key(
+            "path",
+            "path",
+            "`/var/lib/natgate/metering`",
+            "The directory of its files; made where there is none.",
+        ),
+        key("keep", "duration", "`400d`", "How long the files of a month are kept after its end."),
+    ],
+};
+
 /// `[session_log]`.
 pub static SESSION_LOG: Section = Section {
     path: "session_log",
@@ -288,8 +336,18 @@ pub static SESSION_LOG: Section = Section {
     meaning: "Where sessions are logged, those of DNAT entries too: at least one place. A reload cannot change it.",
     keys: &[
         key("file", "path", NONE, "JSON lines; the file is opened anew when it was moved away or removed."),
-        key("syslog", "address:port", NONE, "A syslog server, by UDP (RFC 5424)."),
-        key("ipfix", "address:port", NONE, "An IPFIX collector, by UDP (RFC 7011, events of RFC 8158)."),
+        key(
+            "syslog",
+            "address:port",
+            NONE,
+            "A syslog server (RFC 5424), by UDP, or as `tcp://address:port` by TCP with octet counting (RFC 6587).",
+        ),
+        key(
+            "ipfix",
+            "address:port",
+            NONE,
+            "An IPFIX collector (RFC 7011, events of RFC 8158), by UDP, or as `tcp://address:port` by TCP.",
+        ),
         key("index", "path", NONE, "A directory for what `natgate who` looks in."),
         key("keep", "duration", "`30d`", "How long the index remembers."),
         key(
@@ -364,6 +422,23 @@ pub static GATEWAYS: Section = Section {
     ],
 };
 
+/// `[[plan]]`.
+pub static PLAN: Section = Section {
+    path: "plan",
+    header: "[[plan]]",
+    meaning: "A bandwidth plan: a limit that several EIPs share.",
+    keys: &[
+        key("name", "name", REQUIRED, "Unique; EIPs refer to it."),
+        key(
+            "bandwidth",
+            "bit rate",
+            REQUIRED,
+            "What passes by all of its EIPs together in each direction, over all workers; bursts of 0.1 s are let through.",
+        ),
+        DESCRIPTION,
+    ],
+};
+
 /// `[[eip]]`.
 pub static EIP: Section = Section {
     path: "eip",
@@ -379,6 +454,7 @@ pub static EIP: Section = Section {
             NONE,
             "What passes by it in each direction, over all workers; bursts of 0.1 s are let through.",
         ),
+        key("plan", "plan name", NONE, "Instead of `bandwidth`: the plan whose limit it shares."),
         NAME,
         DESCRIPTION,
     ],
@@ -446,6 +522,28 @@ pub static SNAT: Section = Section {
         ),
         key("ports", "`\"first/last\"`", "`\"1/65535\"`", "External ports that it may use."),
         key(
+            "port_blocks",
+            "count, 64-32768",
+            NONE,
+            "Each private host gets blocks of so many neighbouring ports and keeps them while it has sessions (RFC 6888 §4); the session \
+             log tells of the blocks instead of the sessions. Its EIPs serve no other SNAT entry.",
+        ),
+        key("blocks_per_host", "1-16", "4", "With `port_blocks`: blocks that one private host may have."),
+        key(
+            "deterministic",
+            "boolean",
+            "false",
+            "With `port_blocks`: each address of the source has one block, computed from the address (RFC 7422), so that no log is \
+             needed; `natgate who` computes it back.",
+        ),
+        key(
+            "ftp",
+            "boolean",
+            "false",
+            "The application-level gateway for FTP in active mode: `PORT` and `EPRT` of private clients to port 21 announce the EIP, and the \
+             server may connect (RFC 959, RFC 2428). Goes with endpoint-independent mapping.",
+        ),
+        key(
             "untranslated",
             "list of prefixes",
             NONE,
@@ -457,7 +555,7 @@ pub static SNAT: Section = Section {
 };
 
 /// All tables, in the order of the reference.
-pub static SECTIONS: [&Section; 17] = [
+pub static SECTIONS: [&Section; 19] = [
     &ROOT,
     &SYSTEM,
     &TIMEOUT,
@@ -465,6 +563,7 @@ pub static SECTIONS: [&Section; 17] = [
     &STORE,
     &API,
     &SESSION_LOG,
+    &METERING,
     &DPDK,
     &PORTS,
     &OUTSIDE,
@@ -472,6 +571,7 @@ pub static SECTIONS: [&Section; 17] = [
     &VPC,
     &VSWITCH,
     &GATEWAYS,
+    &PLAN,
     &EIP,
     &DNAT,
     &SNAT,

@@ -22,6 +22,9 @@ pub fn check_reload(running: &Model, next: &Model) -> Result<(), Errors> {
     if running.session_log() != next.session_log() {
         errors.push(next.fault(Code::RestartNeeded, "session_log".to_owned(), None, RESTART));
     }
+    if running.metering() != next.metering() {
+        errors.push(next.fault(Code::RestartNeeded, "metering".to_owned(), None, RESTART));
+    }
     if running.dpdk() != next.dpdk() {
         errors.push(next.fault(Code::RestartNeeded, "dpdk".to_owned(), None, RESTART));
     }
@@ -65,8 +68,18 @@ fn system(running: &Model, next: &Model, errors: &mut Vec<Error>) {
         let hint = format!("it is {old} now; {RESTART}");
         errors.push(next.fault(Code::RestartNeeded, format!("system.{key}"), Some(new), &hint));
     };
-    let System { workers, sessions, neighbours, snat_eips, buffers, buffer_size, idle, control, log: _ } =
-        old;
+    let System {
+        workers,
+        sessions,
+        neighbours,
+        snat_eips,
+        buffers,
+        buffer_size,
+        idle,
+        worker_failure,
+        control,
+        log: _,
+    } = old;
     if *workers != new.workers {
         let key = if next.places.lines.contains_key("system.cores") { "cores" } else { "workers" };
         refuse(key, super::diff::workers(workers), super::diff::workers(&new.workers));
@@ -89,6 +102,10 @@ fn system(running: &Model, next: &Model, errors: &mut Vec<Error>) {
     }
     if *idle != new.idle {
         refuse("idle", super::diff::idle(*idle), super::diff::idle(new.idle));
+    }
+    if *worker_failure != new.worker_failure {
+        let text = super::diff::worker_failure;
+        refuse("worker_failure", text(*worker_failure), text(new.worker_failure));
     }
     if *control != new.control {
         refuse("control", control.display().to_string(), new.control.display().to_string());

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::model::Transport;
 use super::units::format_duration;
 use crate::base::Tick;
 use crate::policy::Timeouts;
@@ -41,6 +42,16 @@ pub enum Idle {
     Sleep,
 }
 
+/// What becomes of a worker that dies of a defect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WorkerFailure {
+    /// It is started anew, without its sessions.
+    #[default]
+    Restart,
+    /// The gateway ends.
+    Exit,
+}
+
 /// What the process takes of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct System {
@@ -58,6 +69,8 @@ pub struct System {
     pub buffer_size: usize,
     /// What an idle worker does; none: as the back ends need.
     pub idle: Option<Idle>,
+    /// What becomes of a worker that dies.
+    pub worker_failure: WorkerFailure,
     /// The management socket.
     pub control: PathBuf,
     /// What is logged.
@@ -74,6 +87,7 @@ impl Default for System {
             buffers: None,
             buffer_size: 2048,
             idle: None,
+            worker_failure: WorkerFailure::default(),
             control: PathBuf::from("/run/natgate/natgate.sock"),
             log: log::LevelFilter::Info,
         }
@@ -91,21 +105,39 @@ pub struct Api {
     pub tls: Option<(PathBuf, PathBuf)>,
 }
 
+/// A collector of logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Collector {
+    /// Its address and port.
+    pub address: SocketAddr,
+    /// How it is reached.
+    pub transport: Transport,
+}
+
 /// Where sessions are logged. At least one place is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionLog {
     /// A file of JSON lines.
     pub file: Option<PathBuf>,
-    /// A syslog server, by UDP (RFC 5424, RFC 5426).
-    pub syslog: Option<SocketAddr>,
-    /// An IPFIX collector, by UDP (RFC 7011, RFC 8158).
-    pub ipfix: Option<SocketAddr>,
+    /// A syslog server (RFC 5424), by UDP (RFC 5426) or TCP (RFC 6587).
+    pub syslog: Option<Collector>,
+    /// An IPFIX collector (RFC 7011, RFC 8158), by UDP or TCP.
+    pub ipfix: Option<Collector>,
     /// The directory of the index that answers who had an address.
     pub index: Option<PathBuf>,
     /// How long the index remembers.
     pub keep: Duration,
     /// Events of one worker that may wait to be written.
     pub events: usize,
+}
+
+/// Where it is kept what gateways and EIPs used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metering {
+    /// The directory.
+    pub path: PathBuf,
+    /// How long hours are kept.
+    pub keep: Duration,
 }
 
 /// Which pages DPDK's memory is made of.
@@ -120,6 +152,16 @@ pub enum Hugepages {
     Off,
 }
 
+/// How NICs distribute what comes from the outside over the workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rss {
+    /// Each packet to the worker that owns its external port.
+    #[default]
+    Owner,
+    /// By flow.
+    Flow,
+}
+
 /// How DPDK is started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dpdk {
@@ -129,6 +171,8 @@ pub struct Dpdk {
     pub memory: Option<u32>,
     /// Whether it opens its telemetry socket.
     pub telemetry: bool,
+    /// How NICs distribute what comes from the outside.
+    pub rss: Rss,
     /// Further arguments of its EAL.
     pub arguments: Vec<String>,
 }
@@ -170,6 +214,8 @@ pub struct TimeoutOverrides {
     pub icmp: Option<Duration>,
     /// Other protocols.
     pub other: Option<Duration>,
+    /// Resets to both hosts of an established TCP connection that expires.
+    pub tcp_reset: Option<bool>,
 }
 
 impl TimeoutOverrides {
@@ -182,6 +228,7 @@ impl TimeoutOverrides {
             udp: duration(timeouts.udp),
             icmp: duration(timeouts.icmp),
             other: duration(timeouts.other),
+            tcp_reset: Some(timeouts.tcp_reset),
         }
     }
 
@@ -193,6 +240,7 @@ impl TimeoutOverrides {
             udp: self.udp.or(base.udp),
             icmp: self.icmp.or(base.icmp),
             other: self.other.or(base.other),
+            tcp_reset: self.tcp_reset.or(base.tcp_reset),
         }
     }
 
@@ -205,6 +253,7 @@ impl TimeoutOverrides {
             udp: ticks(self.udp, base.udp),
             icmp: ticks(self.icmp, base.icmp),
             other: ticks(self.other, base.other),
+            tcp_reset: self.tcp_reset.unwrap_or(base.tcp_reset),
         }
     }
 }
@@ -218,9 +267,11 @@ impl fmt::Display for TimeoutOverrides {
             ("icmp", self.icmp),
             ("other", self.other),
         ];
+        let resets = self.tcp_reset.map(|resets| format!("tcp_reset {resets}"));
         let given: Vec<String> = all
             .into_iter()
             .filter_map(|(key, value)| Some(format!("{key} {}", format_duration(value?))))
+            .chain(resets)
             .collect();
         f.write_str(&given.join(", "))
     }

@@ -8,7 +8,8 @@ use toml::de::DeValue;
 
 use super::document::{Problem, kind_of};
 use super::error::Code;
-use super::model::{Source, Specification, Transport};
+use super::model::{SegmentSize, Source, Specification, Transport};
+use super::settings::Collector;
 use super::units;
 use super::words::{Description, Name, Vlan};
 use crate::policy::{Filtering, Mapping, PortRange, Prefix, Timeouts};
@@ -160,16 +161,23 @@ pub(crate) fn listener(value: &DeValue<'_>) -> Read<SocketAddr> {
     })
 }
 
-/// The address and the UDP port of a collector of logs.
-pub(crate) fn collector(value: &DeValue<'_>) -> Read<SocketAddr> {
+/// The address and the port of a collector of logs, and how it is reached.
+pub(crate) fn collector(value: &DeValue<'_>) -> Read<Collector> {
     let text = string("an address and a port", value)?;
+    let (transport, text) = match text.split_once("://") {
+        None => (Some(Transport::Udp), text),
+        Some(("udp", rest)) => (Some(Transport::Udp), rest),
+        Some(("tcp", rest)) => (Some(Transport::Tcp), rest),
+        Some((_, rest)) => (None, rest),
+    };
     let address = text.parse::<SocketAddr>().ok();
     let address = address.filter(|address| address.port() != 0 && !address.ip().is_unspecified());
-    address.ok_or_else(|| {
-        Problem::new(Code::InvalidListener)
-            .rule("the value must be an IP address and a UDP port")
-            .hint("such as \"192.0.2.1:514\" or \"[2001:db8::1]:4739\"")
-    })
+    match (address, transport) {
+        (Some(address), Some(transport)) => Ok(Collector { address, transport }),
+        _ => Err(Problem::new(Code::InvalidListener)
+            .rule("the value must be an IP address and a port")
+            .hint("such as \"192.0.2.1:514\" or \"tcp://[2001:db8::1]:4739\"")),
+    }
 }
 
 /// A network device's name (`IFNAMSIZ` leaves 15 bytes).
@@ -304,6 +312,19 @@ pub(crate) fn interface_address(value: &DeValue<'_>) -> Read<(Ipv4Addr, Prefix)>
 pub(crate) fn vlan(value: &DeValue<'_>) -> Read<Vlan> {
     let id = number(1, 4094)(value)?;
     Vlan::new(id as u16).ok_or_else(|| Problem::new(Code::OutOfRange))
+}
+
+/// The largest TCP segment size, or `mtu` for what fits.
+pub(crate) fn tcp_mss(value: &DeValue<'_>) -> Read<SegmentSize> {
+    if value.as_str() == Some("mtu") {
+        return Ok(SegmentSize::Mtu);
+    }
+    if value.as_str().is_some() {
+        return Err(
+            Problem::new(Code::InvalidChoice).rule("the value must be \"mtu\" or a number from 536 to 9176")
+        );
+    }
+    number(536, 9176)(value).map(|bytes| SegmentSize::Bytes(bytes as u16))
 }
 
 pub(crate) fn mtu(value: &DeValue<'_>) -> Read<u16> {

@@ -24,7 +24,7 @@ use crate::control::protocol::{Fault, FaultCode, Request};
 pub enum Role {
     /// Looks at everything.
     Viewer,
-    /// Changes resources, reloads, traces.
+    /// Changes resources, reloads, traces, captures.
     Operator,
     /// Makes and deletes keys.
     Admin,
@@ -75,7 +75,14 @@ impl Caller {
     /// # Errors
     /// They may not; it says which role it takes.
     pub fn may(&self, request: &Request) -> Result<(), Fault> {
-        let needed = role_of(request);
+        self.has(role_of(request))
+    }
+
+    /// Whether they have a role, or one that may more.
+    ///
+    /// # Errors
+    /// They have not; it says which role it takes.
+    pub fn has(&self, needed: Role) -> Result<(), Fault> {
         if self.role >= needed {
             return Ok(());
         }
@@ -98,11 +105,17 @@ pub fn admitted(user: u32, own: u32) -> Result<Caller, Fault> {
     Err(Fault::new(FaultCode::NotPermitted, message).hint(format!("run it as root or as user {own}")))
 }
 
+/// The role that a change of a resource takes.
+pub const CHANGE: Role = Role::Operator;
+
 /// The role that a request takes.
 pub const fn role_of(request: &Request) -> Role {
     match request {
         Request::Status
         | Request::Stats
+        | Request::Usage(_)
+        | Request::Metering(_)
+        | Request::Watch(_)
         | Request::Sessions(_)
         | Request::Explain(_)
         | Request::Who(_)
@@ -111,10 +124,12 @@ pub const fn role_of(request: &Request) -> Role {
         | Request::Audit(_) => Role::Viewer,
         Request::Reload(_)
         | Request::Trace(_)
-        | Request::Change(_)
+        | Request::Kill(_)
+        | Request::Capture(_)
         | Request::Apply(_)
         | Request::Confirm
         | Request::RollBack => Role::Operator,
+        Request::Change(_) => CHANGE,
         Request::Keys | Request::CreateKey(_) | Request::DeleteKey(_) => Role::Admin,
     }
 }
@@ -133,6 +148,7 @@ mod tests {
             body: serde_json::Value::Null,
             force: false,
             idempotency_key: None,
+            sessions: None,
         }));
         let may = |role| {
             let caller = Caller { name: "key key-1".into(), role };

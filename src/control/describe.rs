@@ -124,6 +124,12 @@ pub struct PacketDescription {
     /// Whether it must not be fragmented.
     #[serde(default)]
     pub df: bool,
+    /// Of a fragment: where in its datagram it lies, in bytes. Only the first one, at zero, has ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fragment: Option<u16>,
+    /// Its identification, by which fragments of a datagram are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identification: Option<u16>,
 }
 
 impl PacketDescription {
@@ -166,6 +172,12 @@ impl PacketDescription {
             Self { length: Some(length), .. } if *length < shortest => Err(format!(
                 "length {length} is shorter than the headers of {protocol}: at least {shortest} bytes"
             )),
+            Self { fragment: Some(_), df: true, .. } => {
+                Err("a fragment may be fragmented: df does not go with it".into())
+            }
+            Self { fragment: Some(at), .. } if at % 8 != 0 => {
+                Err(format!("fragment {at} is no place of a fragment: a multiple of 8 bytes"))
+            }
             _ => Ok(()),
         }
     }
@@ -195,13 +207,19 @@ impl fmt::Display for PacketDescription {
         if self.df {
             f.write_str(" df")?;
         }
+        if let Some(fragment) = self.fragment {
+            write!(f, " fragment {fragment}")?;
+        }
+        if let Some(identification) = self.identification {
+            write!(f, " identification {identification}")?;
+        }
         Ok(())
     }
 }
 
 /// The form, for error messages.
 const FORM: &str = "write PROTOCOL SOURCE > DESTINATION [reply] [from outside | from vpc NAME] [flags FLAGS] [id NUMBER] \
-                    [length BYTES] [ttl NUMBER] [df], in quotes because of the >";
+                    [length BYTES] [ttl NUMBER] [df] [fragment OFFSET] [identification NUMBER], in quotes because of the >";
 
 impl FromStr for PacketDescription {
     type Err = String;
@@ -237,6 +255,8 @@ fn parse(text: &str) -> Result<PacketDescription, String> {
         length: None,
         ttl: None,
         df: false,
+        fragment: None,
+        identification: None,
     };
     while let Some(word) = words.next() {
         let repeated = match word {
@@ -247,6 +267,8 @@ fn parse(text: &str) -> Result<PacketDescription, String> {
             "length" => packet.length.is_some(),
             "ttl" => packet.ttl.is_some(),
             "df" => packet.df,
+            "fragment" => packet.fragment.is_some(),
+            "identification" => packet.identification.is_some(),
             _ => return Err(format!("\"{word}\" is not understood; {FORM}")),
         };
         if repeated {
@@ -260,6 +282,8 @@ fn parse(text: &str) -> Result<PacketDescription, String> {
             "id" => packet.id = Some(number(word, value()?)?),
             "length" => packet.length = Some(number(word, value()?)?),
             "ttl" => packet.ttl = Some(number(word, value()?)?),
+            "fragment" => packet.fragment = Some(number(word, value()?)?),
+            "identification" => packet.identification = Some(number(word, value()?)?),
             _ => {
                 packet.from = Some(match value()? {
                     "outside" => Side::Outside,
@@ -374,6 +398,8 @@ mod tests {
                         length,
                         ttl,
                         df,
+                        fragment: None,
+                        identification: None,
                     }
                 },
             )

@@ -14,7 +14,7 @@ use crate::base::Rng;
 use crate::config::{Code, Name};
 use crate::control::access::{Caller, Role};
 use crate::control::inventory::Refusal;
-use crate::control::protocol::{CreateKey, Fault, FaultCode, Key, KeyCreated};
+use crate::control::protocol::{CreateKey, Fault, FaultCode, Json, Key, KeyCreated};
 use crate::control::store::{AuditRecord, Transaction, Write};
 use crate::control::time::{self, now};
 use crate::control::writer::{Desk, refused};
@@ -142,7 +142,7 @@ impl Keys {
     ) -> Result<(), Fault> {
         let Some(Stored { key: Key { id, .. }, .. }) = before.or(after) else { return Ok(()) };
         // The audit log never learns a hash.
-        let told = |stored: Option<&Stored>| stored.map(|stored| json!(stored.key));
+        let told = |stored: Option<&Stored>| stored.map(|stored| Json::of(&stored.key));
         let note = AuditRecord {
             number: 0,
             time: now(),

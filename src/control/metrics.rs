@@ -1,11 +1,17 @@
 //! What monitoring sees: every metric with its unit and labels in one table, written in the text format of Prometheus.
 //!
-//! Labels are bounded by the configuration: workers, ports, gateways, EIPs and the fixed list of drop reasons. Nothing here is by
-//! private host or by peer.
+//! Labels are bounded by the configuration: workers, ports, gateways, EIPs, entries (up to [`ENTRIES`] of them) and the fixed list of
+//! drop reasons. Nothing here is by private host or by peer.
 
 use std::fmt::Write as _;
 
-use crate::control::protocol::{Stats, Status};
+use crate::control::protocol::{ExternalPorts, PortBlocks, Stats, Status, Usage, UsageBy, UsageRequest};
+
+/// EIPs and entries that have metrics of their own, at most: the first that had sessions.
+pub const ENTRIES: u64 = 10_000;
+
+/// The usage that metrics are made of.
+pub const USAGE: UsageRequest = UsageRequest { by: None, limit: Some(ENTRIES) };
 
 /// A metric as it is documented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,13 +37,13 @@ struct Family {
 
 /// Names, kinds, labels and texts of all metrics.
 pub fn table() -> Vec<Metric> {
-    families(&Status::default(), &Stats::default()).into_iter().map(|family| family.metric).collect()
+    families(&Status::default(), &Stats::default(), &[]).into_iter().map(|family| family.metric).collect()
 }
 
 /// All metrics, in the text format of Prometheus (version 0.0.4).
-pub fn render(status: &Status, stats: &Stats) -> String {
+pub fn render(status: &Status, stats: &Stats, usage: &[Usage]) -> String {
     let mut text = String::new();
-    for Family { metric, samples } in families(status, stats) {
+    for Family { metric, samples } in families(status, stats, usage) {
         let Metric { name, kind, labels, help } = metric;
         // Writing to a String cannot fail.
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
@@ -65,7 +71,79 @@ fn each<T>(things: &[T], label: impl Fn(&T) -> String, value: impl Fn(&T) -> f64
     things.iter().map(|thing| (vec![label(thing)], value(thing))).collect()
 }
 
-fn families(status: &Status, stats: &Stats) -> Vec<Family> {
+type UsageFamilies = (UsageBy, [&'static str; 4], [&'static [&'static str]; 3], [&'static str; 4]);
+
+/// Metrics of usage: by what, their names, their labels without and with a direction or a reason, and their texts.
+const USAGES: [UsageFamilies; 3] = [
+    (
+        UsageBy::Gateway,
+        [
+            "natgate_gateway_sessions",
+            "natgate_gateway_sessions_created_total",
+            "natgate_gateway_bytes_total",
+            "natgate_gateway_refused_total",
+        ],
+        [&["gateway"], &["gateway", "direction"], &["gateway", "reason"]],
+        [
+            "Sessions of a gateway, DNAT and SNAT.",
+            "Sessions of a gateway that began, DNAT and SNAT.",
+            "Bytes of IP packets in a gateway's sessions, to the Internet side (out) and to the VPC side (in).",
+            "Packets of a gateway that were refused an SNAT session, by the reason of their drop.",
+        ],
+    ),
+    (
+        UsageBy::Eip,
+        [
+            "natgate_eip_sessions",
+            "natgate_eip_sessions_created_total",
+            "natgate_eip_bytes_total",
+            "natgate_eip_refused_total",
+        ],
+        [&["eip"], &["eip", "direction"], &["eip", "reason"]],
+        [
+            "Sessions of an EIP, DNAT and SNAT; absent where it had none.",
+            "Sessions of an EIP that began.",
+            "Bytes of IP packets in an EIP's sessions, to the Internet side (out) and to the VPC side (in).",
+            "Packets that were refused an SNAT session because no port of this EIP was free.",
+        ],
+    ),
+    (
+        UsageBy::Entry,
+        [
+            "natgate_entry_sessions",
+            "natgate_entry_sessions_created_total",
+            "natgate_entry_bytes_total",
+            "natgate_entry_refused_total",
+        ],
+        [
+            &["table", "gateway", "entry"],
+            &["table", "gateway", "entry", "direction"],
+            &["table", "gateway", "entry", "reason"],
+        ],
+        [
+            "Sessions of a DNAT or SNAT entry; absent where it had none.",
+            "Sessions of an entry that began.",
+            "Bytes of IP packets in an entry's sessions, to the Internet side (out) and to the VPC side (in).",
+            "Packets that were refused an SNAT session of an entry, by the reason of their drop.",
+        ],
+    ),
+];
+
+/// Samples for each gateway, EIP or entry.
+fn of(usage: &[Usage], by: UsageBy, values: impl Fn(&Usage) -> Vec<(Option<&'static str>, u64)>) -> Samples {
+    let rows = usage.iter().filter(|row| row.by == by);
+    let samples = rows.flat_map(|row| {
+        let mut labels: Vec<_> = row.table.iter().chain(&row.gateway).cloned().collect();
+        labels.push(row.name.clone());
+        values(row).into_iter().map(move |(label, value)| {
+            let labels = labels.iter().cloned().chain(label.map(str::to_owned));
+            (labels.collect(), value as f64)
+        })
+    });
+    samples.collect()
+}
+
+fn families(status: &Status, stats: &Stats, usage: &[Usage]) -> Vec<Family> {
     let mut families = Vec::new();
     let mut add = |name, kind, labels, help, samples| {
         families.push(Family { metric: Metric { name, kind, labels, help }, samples });
@@ -90,6 +168,27 @@ fn families(status: &Status, stats: &Stats) -> Vec<Family> {
         &["worker"],
         "Whether the worker lives.",
         workers(&|worker| f64::from(u8::from(worker.alive))),
+    );
+    add(
+        "natgate_worker_restarts_total",
+        "counter",
+        &["worker"],
+        "Times that the worker died of a defect and was started anew.",
+        workers(&|worker| worker.restarts as f64),
+    );
+    add(
+        "natgate_worker_sessions_lost_total",
+        "counter",
+        &["worker"],
+        "Sessions that were lost with the worker.",
+        workers(&|worker| worker.sessions_lost as f64),
+    );
+    add(
+        "natgate_worker_stalls_total",
+        "counter",
+        &["worker"],
+        "Times that the worker stood still for longer than a second.",
+        workers(&|worker| worker.stalls as f64),
     );
     add(
         "natgate_worker_generation",
@@ -198,6 +297,27 @@ fn families(status: &Status, stats: &Stats) -> Vec<Family> {
         of_workers(&|worker| worker.counts.displaced as f64),
     );
     add(
+        "natgate_sessions_evicted_total",
+        "counter",
+        &["worker"],
+        "Half-open TCP connections that gave way to other sessions for want of room.",
+        of_workers(&|worker| worker.counts.evicted as f64),
+    );
+    add(
+        "natgate_ftp_rewritten_total",
+        "counter",
+        &["worker"],
+        "Endpoints announced on FTP control connections that were translated.",
+        of_workers(&|worker| worker.counts.ftp_rewritten as f64),
+    );
+    add(
+        "natgate_ftp_unaltered_total",
+        "counter",
+        &["worker"],
+        "Announcements on FTP control connections that passed unaltered, and control connections that were not read for want of room.",
+        of_workers(&|worker| worker.counts.ftp_unaltered as f64),
+    );
+    add(
         "natgate_stateless_packets_total",
         "counter",
         &["worker"],
@@ -266,6 +386,24 @@ fn families(status: &Status, stats: &Stats) -> Vec<Family> {
         "Frames that a port lost or refused.",
         errors.collect(),
     );
+    let links = stats.ports.iter().filter_map(|port| Some((vec![port.name.clone()], port.link_mbps? as f64)));
+    add(
+        "natgate_port_link_mbps",
+        "gauge",
+        &["port"],
+        "Speed of a port's link in Mbit/s, 0 while it is down; absent where the device does not say.",
+        links.collect(),
+    );
+    let of_devices = stats.ports.iter().flat_map(|port| {
+        port.device.iter().map(|(counter, count)| (vec![port.name.clone(), counter.clone()], *count as f64))
+    });
+    add(
+        "natgate_port_device_total",
+        "counter",
+        &["port", "counter"],
+        "A device's own counters by its own names (of ports of DPDK), once they are not zero.",
+        of_devices.collect(),
+    );
 
     let gateways = &status.gateways;
     add(
@@ -297,6 +435,56 @@ fn families(status: &Status, stats: &Stats) -> Vec<Family> {
         "External ports that SNAT has taken; hosts get those from 1024 on, 64512 less those of DNAT entries.",
         ports.collect(),
     );
+    let ports = |value: &dyn Fn(&ExternalPorts) -> Option<f64>| -> Samples {
+        let known = status.external_ports.iter().filter_map(|ports| Some((ports, value(ports)?)));
+        known.map(|(ports, value)| (vec![ports.eip.clone(), ports.protocol.clone()], value)).collect()
+    };
+    add(
+        "natgate_eip_ports_limit",
+        "gauge",
+        &["eip", "protocol"],
+        "External ports that hosts can get: 64512 less those of DNAT entries.",
+        ports(&|ports| Some(ports.limit as f64)),
+    );
+    add(
+        "natgate_eip_ports_full_seconds",
+        "gauge",
+        &["eip", "protocol"],
+        "Time until all external ports are taken if it goes on as in the last minute; absent where they do not grow more.",
+        ports(&|ports| ports.seconds_to_full),
+    );
+    let blocks = &status.port_blocks;
+    let of_blocks = |value: &dyn Fn(&PortBlocks) -> u64| {
+        each(blocks, |blocks| blocks.eip.clone(), |blocks| value(blocks) as f64)
+    };
+    add(
+        "natgate_eip_port_blocks_taken",
+        "gauge",
+        &["eip"],
+        "Blocks of external ports that private hosts have, where an SNAT entry gives them out; absent where none has one.",
+        of_blocks(&|blocks| blocks.taken),
+    );
+    add(
+        "natgate_eip_port_blocks_limit",
+        "gauge",
+        &["eip"],
+        "Blocks of external ports that there are on an EIP; absent where no host has one.",
+        of_blocks(&|blocks| blocks.limit),
+    );
+    for (by, names, labels, helps) in USAGES {
+        let one = |value: u64| vec![(None, value)];
+        add(names[0], "gauge", labels[0], helps[0], of(usage, by, |row| one(row.sessions)));
+        let created = of(usage, by, |row| one(row.sessions_created.unwrap_or(0)));
+        add(names[1], "counter", labels[0], helps[1], created);
+        let bytes = of(usage, by, |row| vec![(Some("out"), row.bytes_out), (Some("in"), row.bytes_in)]);
+        add(names[2], "counter", labels[1], helps[2], bytes);
+        let refused = of(usage, by, |row| {
+            let refused = row.refused.unwrap_or_default().by_reason();
+            let told = |(reason, _): &(&str, u64)| by != UsageBy::Eip || *reason == "ports-exhausted";
+            refused.into_iter().filter(told).map(|(reason, count)| (Some(reason), count)).collect()
+        });
+        add(names[3], "counter", labels[2], helps[3], refused);
+    }
     let log = &status.session_log;
     add(
         "natgate_session_log_lines_total",
@@ -368,7 +556,7 @@ mod tests {
     #[test]
     fn values_of_labels_are_escaped() {
         let gateway = GatewayStatus { name: "a\"b\\c\n".into(), snat_sessions: 3, limit: Some(10) };
-        let text = render(&Status { gateways: vec![gateway], ..Status::default() }, &Stats::default());
+        let text = render(&Status { gateways: vec![gateway], ..Status::default() }, &Stats::default(), &[]);
         assert!(text.contains("natgate_gateway_snat_sessions{gateway=\"a\\\"b\\\\c\\n\"} 3\n"), "{text}");
         assert!(
             text.contains("natgate_gateway_snat_sessions_limit{gateway=\"a\\\"b\\\\c\\n\"} 10\n"),

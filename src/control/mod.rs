@@ -11,6 +11,7 @@
 //! | [`store`] | where they are kept |
 //! | [`writer`] | makes changes durable and in force |
 //! | [`session_log`] | sessions that began and ended, written where people and collectors read it |
+//! | [`metering`] | what gateways and EIPs used, hour by hour |
 //! | [`service`] | what a transport needs of whoever answers |
 //! | [`socket`] | the Unix socket: listener, connections |
 //! | [`client`] | the other end of the socket |
@@ -22,6 +23,7 @@ pub mod describe;
 pub mod inventory;
 pub mod keys;
 pub mod manager;
+pub mod metering;
 pub mod metrics;
 pub mod protocol;
 pub mod service;

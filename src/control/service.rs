@@ -1,7 +1,7 @@
 //! What a transport needs of whoever answers: the socket knows this, not the manager.
 
 use crate::control::access::Caller;
-use crate::control::protocol::{Answer, End, Fault, Request};
+use crate::control::protocol::{Answer, ChangeRequest, Changed, End, Fault, Request};
 
 /// Answers requests.
 pub trait Service: Send + Sync {
@@ -12,9 +12,19 @@ pub trait Service: Send + Sync {
     /// What the last line says instead, or that nobody reads any more.
     fn answer(&self, caller: &Caller, request: Request, sink: &mut dyn Sink) -> Result<End, Interrupted>;
 
+    /// Begins a change, if the caller may make it, and does not wait: `answer` is told when it is durable and in force, or that it was not
+    /// made. If it is dropped instead, the gateway is stopping.
+    ///
+    /// # Errors
+    /// It was not begun.
+    fn change(&self, caller: &Caller, request: ChangeRequest, answer: Waiting<Changed>) -> Result<(), Fault>;
+
     /// Whose secret of an API key this is.
     fn owner_of(&self, secret: &str) -> Option<Caller>;
 }
+
+/// Who waits for an answer that comes later, from another thread. Telling it does not wait.
+pub type Waiting<T> = Box<dyn FnOnce(Result<T, Fault>) + Send>;
 
 /// Where answers go.
 pub trait Sink {

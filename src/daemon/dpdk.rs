@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::ports::OpenError;
 use crate::base::PortIndex;
 use crate::config::{Backend, Model};
+use crate::nic::af_packet::Steering;
 use crate::nic::{Pool, Port};
 
 /// DPDK, if a port needs it.
@@ -42,9 +43,29 @@ impl Dpdk {
         index: PortIndex,
         queues: usize,
         mtu: Option<u16>,
+        steering: Steering,
     ) -> io::Result<Port> {
         let dpdk = self.0.as_ref().ok_or_else(|| io::Error::other("DPDK was not started"))?;
-        dpdk.open(device, index, queues, mtu)
+        dpdk.open(device, index, queues, mtu, steering)
+    }
+}
+
+/// How DPDK is started.
+#[cfg(feature = "dpdk")]
+pub(super) fn options(model: &Model) -> crate::nic::dpdk::Options {
+    use crate::config;
+    use crate::nic::dpdk::{Hugepages, Options};
+
+    let settings = model.dpdk();
+    Options {
+        hugepages: match settings.hugepages {
+            config::Hugepages::Auto => Hugepages::Auto,
+            config::Hugepages::Require => Hugepages::Require,
+            config::Hugepages::Off => Hugepages::Off,
+        },
+        memory: settings.memory,
+        telemetry: settings.telemetry,
+        arguments: settings.arguments.clone(),
     }
 }
 
@@ -52,23 +73,12 @@ impl Dpdk {
 mod imp {
     use std::io;
 
-    use crate::config::{self, Model};
+    use super::options;
+    use crate::config::Model;
     pub(super) use crate::nic::dpdk::Dpdk;
-    use crate::nic::dpdk::{Hugepages, Options};
 
     pub(super) fn start(model: &Model, devices: &[&str], queues: usize, buffers: usize) -> io::Result<Dpdk> {
-        let settings = model.dpdk();
-        let options = Options {
-            hugepages: match settings.hugepages {
-                config::Hugepages::Auto => Hugepages::Auto,
-                config::Hugepages::Require => Hugepages::Require,
-                config::Hugepages::Off => Hugepages::Off,
-            },
-            memory: settings.memory,
-            telemetry: settings.telemetry,
-            arguments: settings.arguments.clone(),
-        };
-        Dpdk::start(&options, devices, queues, buffers, model.system().buffer_size)
+        Dpdk::start(&options(model), devices, queues, buffers, model.system().buffer_size)
     }
 }
 
@@ -80,6 +90,7 @@ mod imp {
 
     use crate::base::PortIndex;
     use crate::config::Model;
+    use crate::nic::af_packet::Steering;
     use crate::nic::{Pool, Port};
 
     #[derive(Debug)]
@@ -90,7 +101,14 @@ mod imp {
             match *self {}
         }
 
-        pub(super) fn open(&self, _: &str, _: PortIndex, _: usize, _: Option<u16>) -> io::Result<Port> {
+        pub(super) fn open(
+            &self,
+            _: &str,
+            _: PortIndex,
+            _: usize,
+            _: Option<u16>,
+            _: Steering,
+        ) -> io::Result<Port> {
             match *self {}
         }
     }

@@ -2,7 +2,9 @@
 //!
 //! What is taken at the start is given back in reverse: the management socket, the workers, the ports.
 
+mod capsule;
 mod dpdk;
+mod links;
 mod logging;
 mod notify;
 mod ports;
@@ -17,13 +19,15 @@ use crate::api;
 use crate::base::time::Clock;
 use crate::config::{self, Compiler, Model, PortFacts, Workers};
 use crate::control::manager::{Facts, Manager, Observer, Parts};
+use crate::control::metering::{self, Books, Metering};
 use crate::control::protocol::ReloadRequest;
 use crate::control::session_log;
 use crate::control::socket::{BindError, Limits, Listener, Server};
 use crate::control::store::Store;
 use crate::control::writer::{Ledger, LoadError, Writer};
 use crate::policy::Snapshot;
-use crate::worker::{self, Died, Final, Gateway, Idle, LaunchError, Running, Setup, Threads};
+use crate::worker::{self, Died, Final, Gateway, Idle, LaunchError, OnDeath, Running, Setup, Threads};
+use links::Links;
 use notify::Notifier;
 use ports::{OpenError, Opened};
 use signals::{Signal, Signals};
@@ -58,6 +62,9 @@ pub enum Error {
     /// A port cannot be opened.
     #[error("{0}")]
     Port(#[from] OpenError),
+    /// What gateways and EIPs used cannot be kept.
+    #[error("{0}")]
+    Metering(#[from] metering::OpenError),
     /// The workers cannot be started.
     #[error("{0}")]
     Launch(#[from] LaunchError),
@@ -100,6 +107,7 @@ pub fn run(config: &Path) -> Result<(), Error> {
     let listener = Listener::bind(&model.system().control)?;
     let socket = listener.path().to_owned();
     let log = model.session_log().map(session_log::Places::open).transpose()?;
+    let books = model.metering().map(Books::open).transpose()?.map(Arc::new);
     let (api_socket, listens) = (model.api().socket.clone(), model.api().listen);
     let api = api::Listeners::open(model.api())?;
 
@@ -111,6 +119,11 @@ pub fn run(config: &Path) -> Result<(), Error> {
     if let Some(log) = &log {
         manager.attach_log(log.ledger());
     }
+    if let Some(books) = &books {
+        manager.attach_books(Arc::clone(books));
+    }
+    let metering = Metering::start(Arc::clone(&manager) as _, books);
+    let metering = metering.map_err(system("starting the metering thread"))?;
     let writer = ledger.map(|ledger| Writer::start(ledger, Arc::clone(&manager) as _));
     let writer = writer.transpose().map_err(system("starting the writer"))?;
     if let Some(desk) = writer.as_ref().and_then(Writer::desk) {
@@ -130,6 +143,7 @@ pub fn run(config: &Path) -> Result<(), Error> {
     server.stop();
     drop(api);
     drop(writer);
+    drop(metering);
     let ended = release(manager).map(Manager::stop);
     // The workers have told their last.
     drop(log);
@@ -146,9 +160,9 @@ fn start(
 ) -> Result<(Manager, Option<Ledger>), Error> {
     let store = model.store().map(Store::open).transpose().map_err(LoadError::from)?;
     let system = model.system();
-    let cores = cores(&system.workers);
+    let cores = cores(&system.workers, capsule::is_needed(&model))?;
     let workers = cores.as_ref().map_or_else(|| system.workers.count(1), Vec::len);
-    let Opened { ports, pool, claims } = ports::open(&model, workers)?;
+    let Opened { ports, pool, claims, crew } = ports::open(&model, workers, cores.as_deref())?;
     let facts: Vec<_> =
         ports.iter().map(|port| PortFacts { mac: port.info.mac, mtu: port.info.mtu }).collect();
     let mut compiler = Compiler::new();
@@ -171,9 +185,7 @@ fn start(
         Some(config::Idle::Poll) => Idle::Poll,
         Some(config::Idle::Sleep) => Idle::Sleep,
         // A worker is never woken by a port of DPDK.
-        None if model.ports().iter().any(|port| matches!(port.backend, config::Backend::Dpdk { .. })) => {
-            Idle::Poll
-        }
+        None if model.ports().iter().any(|port| port.backend.dpdk_device().is_some()) => Idle::Poll,
         None => Idle::Sleep,
     };
     let setup = Setup {
@@ -188,7 +200,11 @@ fn start(
         seed: None,
         snapshot,
     };
-    let running = Gateway::launch(setup, Threads { cores: cores.clone(), idle, clock })?;
+    let on_death = match system.worker_failure {
+        config::WorkerFailure::Restart => OnDeath::Restart,
+        config::WorkerFailure::Exit => OnDeath::Mourn,
+    };
+    let running = Gateway::launch_on(setup, Threads { cores: cores.clone(), idle, clock, on_death }, crew)?;
     introduce(&model, &running, workers, cores.as_deref());
     let observer = Box::new(Follower { notifier, claims });
     let manager = Manager::new(Parts {
@@ -202,18 +218,25 @@ fn start(
     Ok((manager, ledger))
 }
 
-/// The core of each worker; none when the operating system is to place them.
-fn cores(workers: &Workers) -> Option<Vec<usize>> {
-    match workers {
-        Workers::Cores(cores) => Some(cores.clone()),
-        Workers::Count(_) => None,
-        Workers::PerCore => {
-            let all = core_affinity::get_core_ids()?;
-            let count = workers.count(all.len());
-            // The first core is left to the system where there is another.
-            (all.len() > 1).then(|| all.iter().skip(1).take(count).map(|core| core.id).collect())
-        }
+/// The core of each worker; none when the operating system is to place them, unless each must have one.
+fn cores(workers: &Workers, must: bool) -> Result<Option<Vec<usize>>, OpenError> {
+    if let Workers::Cores(cores) = workers {
+        return Ok(Some(cores.clone()));
     }
+    let all: Option<Vec<_>> =
+        core_affinity::get_core_ids().map(|all| all.iter().map(|core| core.id).collect());
+    let Some(all) = all.filter(|all| !all.is_empty()) else { return Ok(None) };
+    let count = workers.count(all.len());
+    let is_placed = must || matches!(workers, Workers::PerCore) && all.len() > 1;
+    if !is_placed {
+        return Ok(None);
+    }
+    if count > all.len() {
+        return Err(OpenError::Cores { workers: count, cores: all.len() });
+    }
+    // The first core is left to the system where there is another.
+    let others = all.len() - count;
+    Ok(Some(all.into_iter().skip(others.min(1)).take(count).collect()))
 }
 
 fn introduce(model: &Model, running: &Running, workers: usize, cores: Option<&[usize]>) {
@@ -235,8 +258,13 @@ fn introduce(model: &Model, running: &Running, workers: usize, cores: Option<&[u
 fn watch(manager: &Manager, signals: &Signals, notifier: &Notifier) -> Result<(), Error> {
     let clock = Clock::start();
     let mut watchdog = Watchdog::from_environment(clock.now());
+    let mut links = Links::default();
     loop {
-        watchdog.look(clock.now(), || manager.turns(), notifier);
+        links.look(clock.now(), || manager.links(), |port| manager.restore(port));
+        watchdog.look(clock.now(), || manager.turns(), |worker| manager.note_stall(worker), notifier);
+        for incident in manager.incidents() {
+            log::error!("{incident}");
+        }
         match signals.wait(WATCH) {
             Some(Signal::Stop(name)) => {
                 log::info!("{name}: stopping");

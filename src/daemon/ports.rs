@@ -5,19 +5,15 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use crate::base::PortIndex;
-use crate::config::{Backend, Link, Model, Vlan};
+use crate::config::{Backend, Link, Model, Rss, Vlan};
+use crate::daemon::capsule::Capsule;
 use crate::daemon::dpdk::Dpdk;
 use crate::nic::af_packet::Steering;
 use crate::nic::af_xdp::{Claims, Owner, Prefix, Share};
 use crate::nic::open::{self as nic, Opener};
 use crate::nic::pcap::replay::{self, Replay};
-use crate::nic::{Pool, Port};
-use crate::worker::setup::RING;
-
-/// Entries of a queue's receive ring, and of its transmit ring.
-const QUEUE: usize = 2048;
-/// Buffers that a worker keeps at hand, and those of the frames that it works on.
-const WORKER: usize = 2048;
+use crate::nic::{Crew, Pool, Port};
+use crate::worker::setup::buffers;
 
 /// A port cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +27,16 @@ pub enum OpenError {
         size: usize,
         /// The kernel's reason.
         error: io::Error,
+    },
+    /// With capsule a worker needs a core.
+    #[error(
+        "the back end capsule needs a core for each worker, and there are {cores} for {workers}: lower system.workers"
+    )]
+    Cores {
+        /// The workers.
+        workers: usize,
+        /// The cores that natgate may run on.
+        cores: usize,
     },
     /// DPDK does not start.
     #[error("{0}")]
@@ -50,15 +56,18 @@ pub(super) struct Opened {
     pub(super) ports: Vec<Port>,
     pub(super) pool: Arc<Pool>,
     pub(super) claims: SharedPorts,
+    /// The workers' threads, where a back end brings them.
+    pub(super) crew: Option<Crew>,
 }
 
-/// Opens all ports of a configuration, or none.
-pub(super) fn open(model: &Model, workers: usize) -> Result<Opened, OpenError> {
+/// Opens all ports of a configuration, or none. The cores are the workers', if they are to have some.
+pub(super) fn open(model: &Model, workers: usize, cores: Option<&[usize]>) -> Result<Opened, OpenError> {
     let system = model.system();
     let buffers = system.buffers.unwrap_or_else(|| buffers(model.ports().len(), workers));
     let size = system.buffer_size;
     let dpdk = Dpdk::start(model, workers, buffers)?;
-    let pool = match dpdk.pool() {
+    let mut capsule = Capsule::start(model, cores.unwrap_or_default(), buffers)?;
+    let pool = match dpdk.pool().or_else(|| capsule.pool()) {
         Some(pool) => pool,
         None => Pool::new(buffers, size).map_err(|error| OpenError::Buffers { buffers, size, error })?,
     };
@@ -85,7 +94,13 @@ pub(super) fn open(model: &Model, workers: usize) -> Result<Opened, OpenError> {
             Backend::AfPacket { device } => {
                 opener.open(nic::Backend::AfPacket, device, index, workers, &Share::Exclusive, steering)
             }
-            Backend::Dpdk { device } => dpdk.open(device, index, workers, mtu(model, index)),
+            Backend::Dpdk { device } => {
+                // By flow, packets to one DNAT port are spread over all workers.
+                let by_flow = steering == Steering::OutsidePort && model.dpdk().rss == Rss::Flow;
+                let steering = if by_flow { Steering::FlowHash } else { steering };
+                dpdk.open(device, index, workers, mtu(model, index), steering)
+            }
+            Backend::Capsule { device } => capsule.open(device, index),
             Backend::Pcap { replay: input, capture, mac } => {
                 let (input, output) = (input.clone(), capture.clone());
                 let options =
@@ -96,12 +111,7 @@ pub(super) fn open(model: &Model, workers: usize) -> Result<Opened, OpenError> {
         ports.push(opened.map_err(|error| OpenError::Port { port: port.name.to_string(), error })?);
     }
     claims.follow(model)?;
-    Ok(Opened { ports, pool, claims })
-}
-
-/// Buffers for full rings everywhere.
-fn buffers(ports: usize, workers: usize) -> usize {
-    workers * (ports * 2 * QUEUE + (workers - 1) * RING + WORKER)
+    Ok(Opened { ports, pool, claims, crew: capsule.crew() })
 }
 
 /// How a port's packets come to the worker that owns their sessions: by what the port carries.

@@ -34,8 +34,14 @@ impl Watchdog {
         Self { every, is_fed: given.is_some(), next: now + every, turns: Vec::new(), still: Vec::new() }
     }
 
-    /// Looks, when it is time.
-    pub(super) fn look(&mut self, now: Moment, turns: impl FnOnce() -> Vec<u64>, notifier: &Notifier) {
+    /// Looks, when it is time; `stalled` is told of a worker that has begun to stand still.
+    pub(super) fn look(
+        &mut self,
+        now: Moment,
+        turns: impl FnOnce() -> Vec<u64>,
+        stalled: impl Fn(usize),
+        notifier: &Notifier,
+    ) {
         if now < self.next {
             return;
         }
@@ -46,6 +52,7 @@ impl Watchdog {
         let still: Vec<usize> = still.map(|(worker, _)| worker).collect();
         for worker in still.iter().filter(|worker| !self.still.contains(worker)) {
             log::error!("worker {worker} has stood still for {:?}", self.every);
+            stalled(*worker);
         }
         for worker in self.still.iter().filter(|worker| !still.contains(worker)) {
             log::warn!("worker {worker} goes on");
@@ -76,8 +83,10 @@ mod tests {
             turns: Vec::new(),
             still: Vec::new(),
         };
+        let stalls = std::cell::RefCell::new(Vec::new());
         let mut look = |millis, turns: [u64; 2]| {
-            watchdog.look(Moment::from_millis(millis), || turns.to_vec(), &notifier);
+            let stalled = |worker| stalls.borrow_mut().push(worker);
+            watchdog.look(Moment::from_millis(millis), || turns.to_vec(), stalled, &notifier);
             fed()
         };
         assert!(look(1000, [5, 5]));
@@ -87,5 +96,6 @@ mod tests {
         assert!(!look(4000, [9, 7]));
         assert!(!look(5000, [9, 8]), "now the first does");
         assert!(look(6000, [10, 9]));
+        assert_eq!(*stalls.borrow(), [1, 0]);
     }
 }

@@ -38,6 +38,13 @@ pub struct Counters {
     pub stateless: u64,
     /// SNAT sessions ended because a DNAT entry took their port.
     pub displaced: u64,
+    /// Half-open TCP connections ended because another session needed their room.
+    pub evicted: u64,
+    /// Endpoints announced on FTP control connections that were translated.
+    pub ftp_rewritten: u64,
+    /// Those that were not: another host's, a port below 1024, unreadable, no port free; and control connections without a place in
+    /// the table.
+    pub ftp_unaltered: u64,
 }
 
 impl Default for Counters {
@@ -57,6 +64,9 @@ impl Default for Counters {
             sessions_removed: 0,
             stateless: 0,
             displaced: 0,
+            evicted: 0,
+            ftp_rewritten: 0,
+            ftp_unaltered: 0,
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::base::owner::owner_of_host;
 use crate::base::{DropReason, WorkerIndex};
 use crate::nat::engine::Engine;
-use crate::nat::flow::{end_of, in_force};
+use crate::nat::flow::{end_of, in_force, is_kept};
 use crate::nat::lane::Lane;
 use crate::nat::session::Flow;
 use crate::nat::tcp;
@@ -78,7 +78,8 @@ impl Engine {
         };
         let begins_anew =
             session.is_tcp() && tcp::is_over(session.tcp) && tcp::opens(lane.datagram.tcp_flags);
-        in_force(&session.flow(record), snapshot) && !begins_anew
+        let flow = session.flow(record);
+        (in_force(&flow, snapshot) || is_kept(&flow, record.gateway, snapshot)) && !begins_anew
     }
 
     /// The session that has a flow's private side.

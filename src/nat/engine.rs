@@ -13,24 +13,34 @@
 
 use std::io;
 
+use arrayvec::ArrayVec;
 use rtrb::Producer;
 
 use crate::base::hugepage::Pages;
 use crate::base::{Checksum, DropReason, Generation, InterfaceIndex, Moment, Rng, Tick, WorkerIndex};
+use crate::nat::capture::Capture;
 use crate::nat::events::{Ending, Event, Events};
+use crate::nat::ftp::Ftp;
+use crate::nat::half_open::HalfOpen;
 use crate::nat::hosts::Hosts;
 use crate::nat::identification::Identifications;
 use crate::nat::key::Hasher;
+use crate::nat::kill::Resets;
 use crate::nat::lane::{Ingress, Lane, Next};
 use crate::nat::local::{Announcer, ErrorBudget};
 use crate::nat::mappings::Mappings;
 use crate::nat::neighbours::{Adjacency, Neighbours};
-use crate::nat::ports::Ports;
+use crate::nat::ports::blocks::PortBlocks;
+use crate::nat::ports::{Distributions, Ports};
+use crate::nat::prospect::Prospect;
 use crate::nat::reassembly::Fragments;
-use crate::nat::review::Review;
+use crate::nat::review::Doubt;
+use crate::nat::session::Session;
 use crate::nat::stage::{Observer, Stage};
 use crate::nat::table::SessionTable;
+use crate::nat::tcp;
 use crate::nat::trace::Trace;
+use crate::nat::usage::Usages;
 use crate::nat::{BATCH, Counters, NeighbourFact, Output, Verdict};
 use crate::policy::{Realm, Snapshot};
 use crate::wire::ethernet::{self, Link};
@@ -49,6 +59,9 @@ pub struct EngineConfig {
     pub neighbours: usize,
     /// EIPs in SNAT pools that it has room for. Memory is touched only for those in use.
     pub snat_eips: usize,
+    /// How ports distribute what they receive, where that is known: external ports are chosen so that answers come to this
+    /// worker's queue. Empty where that is of no use.
+    pub distributions: Distributions,
     /// Where its random numbers come from.
     pub rng: Rng,
 }
@@ -59,20 +72,28 @@ pub struct Engine {
     pub(super) worker: WorkerIndex,
     pub(super) workers: u16,
     pub(super) sessions: SessionTable,
+    pub(super) half_open: HalfOpen,
     pub(super) mappings: Mappings,
     pub(super) hosts: Hosts,
+    pub(super) ftp: Ftp,
     pub(super) ports: Ports,
+    pub(super) port_blocks: PortBlocks,
     pub(super) fragments: Fragments,
     pub(super) identifications: Identifications,
     pub(super) neighbours: Neighbours,
     pub(super) counters: Counters,
+    pub(super) usages: Usages,
     pub(super) errors: ErrorBudget,
     pub(super) trace: Trace,
+    pub(super) capture: Option<Box<Capture>>,
     pub(super) events: Events,
     announcer: Announcer,
-    pub(super) review: Review,
+    pub(super) doubt: Doubt,
+    pub(super) resets: Resets,
     /// One lane a packet; taken out while a batch is processed.
     lanes: Vec<Lane>,
+    /// What the packets of a batch that may make SNAT sessions will need.
+    pub(super) prospects: Box<ArrayVec<Prospect, BATCH>>,
     generation: Generation,
     topology: Generation,
 }
@@ -90,7 +111,7 @@ pub(super) struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    fn new(snapshot: &'a Snapshot, now: Moment, out: &'a mut Output) -> Self {
+    pub(super) fn new(snapshot: &'a Snapshot, now: Moment, out: &'a mut Output) -> Self {
         let is_limited = snapshot.has_limiters();
         Self { snapshot, now, tick: now.tick(), out, is_limited, last_way: None }
     }
@@ -106,26 +127,34 @@ impl Engine {
     /// # Errors
     /// The kernel's, when it gives no memory.
     pub fn new(config: EngineConfig) -> io::Result<Self> {
-        let EngineConfig { worker, workers, sessions, neighbours, snat_eips, mut rng } = config;
+        let EngineConfig { worker, workers, sessions, neighbours, snat_eips, distributions, mut rng } =
+            config;
         let workers = workers.max(1);
         let hasher = Hasher::new(&mut rng);
         Ok(Self {
             worker,
             workers,
             sessions: SessionTable::new(sessions, hasher)?,
+            half_open: HalfOpen::new(sessions)?,
             mappings: Mappings::new(sessions, hasher)?,
             hosts: Hosts::new(sessions, hasher)?,
+            ftp: Ftp::new(sessions)?,
             identifications: Identifications::new(worker, workers, &mut rng),
-            ports: Ports::new(snat_eips, worker, workers, rng)?,
+            ports: Ports::new(snat_eips, worker, workers, distributions, rng)?,
+            port_blocks: PortBlocks::new(snat_eips)?,
             fragments: Fragments::new(hasher),
             neighbours: Neighbours::new(neighbours, hasher)?,
             counters: Counters::default(),
+            usages: Usages::new()?,
             errors: ErrorBudget::default(),
             trace: Trace::default(),
+            capture: None,
             events: Events::default(),
             announcer: Announcer::default(),
-            review: Review::default(),
+            doubt: Doubt::default(),
+            resets: Resets::new(),
             lanes: vec![Lane::default(); BATCH],
+            prospects: Box::default(),
             generation: Generation(0),
             topology: Generation(0),
         })
@@ -154,74 +183,106 @@ impl Engine {
         self.follow(cx);
         self.events.at(now);
 
-        let mut lanes = std::mem::take(&mut self.lanes);
-        let mut ingress = Ingress::default();
-        // Most are from a port: those that are not are taken out again one by one.
-        self.counters.received += batch.len().min(lanes.len()) as u64;
-        for (packet, lane) in batch.iter_mut().zip(&mut lanes) {
-            self.parse(packet, snapshot, &mut ingress, lane);
-        }
+        let mut all = std::mem::take(&mut self.lanes);
+        let lanes = all.get_mut(..batch.len()).unwrap_or_default();
+        self.parse_batch(batch, lanes, snapshot);
         observer.passed(Stage::Parse);
-        let mut misses = 0;
-        for lane in lanes.iter_mut().take(batch.len()) {
-            lane.candidate = self.sessions.prefetch_session(lane.hash);
-            lane.offer = None;
-            misses += usize::from(lane.candidate == SessionTable::NO_SLOT);
-        }
-        if misses > 0 {
-            self.prefetch_misses(lanes.get_mut(..batch.len()).unwrap_or_default(), snapshot);
+        if self.probe_batch(lanes) > 0 {
+            self.prefetch_misses(lanes, snapshot);
         }
         observer.passed(Stage::Probe);
-        let is_traced = self.trace.is_armed();
-        for (packet, lane) in batch.iter_mut().zip(&lanes) {
-            let verdict = if !is_traced
-                && lane.next == Next::Flow
-                && let Some(sent) = self.fast(packet, lane, cx)
-            {
-                self.counters.forwarded += 1;
-                sent
+        if self.trace.is_armed() || self.capture.is_some() {
+            self.decide_batch_traced(batch, lanes, cx);
+        } else {
+            self.decide_batch(batch, lanes, cx);
+        }
+        self.lanes = all;
+        observer.passed(Stage::Decide);
+        self.housekeeping(cx, batch.is_empty());
+        if self.capture.is_some() {
+            self.capture_emissions(cx.out, now);
+        }
+        observer.passed(Stage::Timers);
+    }
+
+    // Each stage is a function by itself, so that what its loop needs stays in registers.
+
+    /// First stage: headers, keys, and the index buckets on their way.
+    #[inline(never)]
+    fn parse_batch(&mut self, batch: &mut [Packet<'_>], lanes: &mut [Lane], snapshot: &Snapshot) {
+        let mut ingress = Ingress::default();
+        // Most are from a port: those that are not are taken out again one by one.
+        self.counters.received += lanes.len() as u64;
+        for (packet, lane) in batch.iter_mut().zip(lanes) {
+            lane.frame = packet.head as u16;
+            lane.arrival = packet.arrival;
+            let parsed = if packet.arrival == Arrival::Wire {
+                self.parse::<true>(packet, snapshot, &mut ingress, lane)
             } else {
-                let verdict = if is_traced {
-                    self.decide_traced(packet, lane, cx)
-                } else {
-                    self.decide(packet, lane, cx)
-                };
-                self.count(verdict);
-                verdict
+                self.parse_again(packet, snapshot, &mut ingress, lane)
+            };
+            lane.next = parsed.unwrap_or_else(Next::Drop);
+        }
+    }
+
+    /// Second stage: the slots where the sessions probably are, and these on their way. Says how many have none.
+    #[inline(never)]
+    fn probe_batch(&self, lanes: &mut [Lane]) -> usize {
+        let mut misses = 0;
+        for lane in lanes {
+            lane.candidate = self.sessions.prefetch_session(lane.hash);
+            lane.prospect = Lane::NO_PROSPECT;
+            misses += usize::from(lane.candidate == SessionTable::NO_SLOT);
+        }
+        misses
+    }
+
+    /// Third stage: what becomes of each packet.
+    #[inline(never)]
+    fn decide_batch(&mut self, batch: &mut [Packet<'_>], lanes: &[Lane], cx: &mut Context<'_>) {
+        for (packet, lane) in batch.iter_mut().zip(lanes) {
+            let is_plain = lane.next == Next::Plain;
+            let sent = if is_plain { self.fast(packet, lane, lane.candidate, cx) } else { None };
+            let verdict = match sent {
+                Some(sent) => {
+                    self.counters.forwarded += 1;
+                    sent
+                }
+                None => self.decide_and_count(packet, lane, cx),
             };
             // The caller's batch is no longer than the list of verdicts.
             let _ = cx.out.verdicts.try_push(verdict);
         }
-        self.lanes = lanes;
-        observer.passed(Stage::Decide);
-        self.housekeeping(cx);
-        observer.passed(Stage::Timers);
     }
 
-    /// First stage: one packet's headers, its key, and the index bucket on its way.
-    #[inline(always)]
-    fn parse(
+    /// The same while somebody traces: nothing takes the fast path.
+    #[cold]
+    fn decide_batch_traced(&mut self, batch: &mut [Packet<'_>], lanes: &[Lane], cx: &mut Context<'_>) {
+        for (packet, lane) in batch.iter_mut().zip(lanes) {
+            let verdict = self.decide_traced(packet, lane, cx);
+            self.count(verdict);
+            let _ = cx.out.verdicts.try_push(verdict);
+        }
+    }
+
+    /// A packet that another worker received: parsed as any other, and counted otherwise.
+    #[cold]
+    fn parse_again(
         &mut self,
         packet: &mut Packet<'_>,
         snapshot: &Snapshot,
         ingress: &mut Ingress,
         lane: &mut Lane,
-    ) {
-        if packet.arrival != Arrival::Wire {
-            self.counters.received -= 1;
-            self.counters.taken_over += 1;
-        }
-        lane.frame = packet.head as u16;
-        lane.arrival = packet.arrival;
-        lane.next = match self.parse_frame(packet, snapshot, ingress, lane) {
-            Ok(next) => next,
-            Err(reason) => Next::Drop(reason),
-        };
+    ) -> Result<Next, DropReason> {
+        self.counters.received -= 1;
+        self.counters.taken_over += 1;
+        self.parse::<false>(packet, snapshot, ingress, lane)
     }
 
+    /// One packet's headers, its key, and the index bucket on its way.
     #[inline(always)]
-    fn parse_frame(
-        &mut self,
+    fn parse<const FROM_WIRE: bool>(
+        &self,
         packet: &mut Packet<'_>,
         snapshot: &Snapshot,
         ingress: &mut Ingress,
@@ -234,7 +295,7 @@ impl Engine {
         lane.interface = ingress.interface;
         lane.is_group = link.destination != ingress.mac;
         if lane.is_group || link.ether_type != ethernet::IPV4 {
-            return Self::parse_unusual(packet, link, lane);
+            return Self::parse_unusual(packet, lane);
         }
         let end = packet.head + packet.len;
         let bytes = packet.buffer.get_mut(..end).ok_or(DropReason::FrameTooShort)?;
@@ -245,9 +306,8 @@ impl Engine {
             Checksum::Partial => rewrite::finish_checksum(bytes, datagram, true),
             Checksum::MaybePartial => rewrite::finish_checksum(bytes, datagram, false),
         }
-        let outside = Realm::Outside.tenant();
-        let tenant = if packet.arrival == Arrival::Hairpin { outside } else { ingress.tenant };
-        lane.tenant = tenant;
+        let is_turned = !FROM_WIRE && packet.arrival == Arrival::Hairpin;
+        lane.tenant = if is_turned { Realm::Outside.tenant() } else { ingress.tenant };
         if !datagram.makes_flows() {
             return match datagram.transport {
                 Transport::IcmpError => Ok(Next::IcmpError),
@@ -255,14 +315,16 @@ impl Engine {
                 _ => Err(DropReason::IcmpType),
             };
         }
+        let is_plain = !datagram.is_fragment() && !datagram.has_options() && datagram.ttl > 1 && !is_turned;
         lane.hash = self.sessions.hash(&lane.key());
         self.sessions.prefetch_bucket(lane.hash);
-        Ok(Next::Flow)
+        Ok(if is_plain { Next::Plain } else { Next::Flow })
     }
 
     /// A frame that is not IPv4 to the interface's own Ethernet address.
     #[cold]
-    fn parse_unusual(packet: &Packet<'_>, link: Link, lane: &mut Lane) -> Result<Next, DropReason> {
+    fn parse_unusual(packet: &Packet<'_>, lane: &mut Lane) -> Result<Next, DropReason> {
+        let link = Link::parse(packet.frame())?;
         if lane.is_group && !link.is_group() {
             return Err(DropReason::OtherStation);
         }
@@ -281,12 +343,19 @@ impl Engine {
         }
     }
 
-    /// Last stage: what becomes of one packet that is not for the fast path.
+    /// What becomes of one packet that is not for the fast path.
     #[inline(never)]
+    fn decide_and_count(&mut self, packet: &mut Packet<'_>, lane: &Lane, cx: &mut Context<'_>) -> Verdict {
+        let verdict = self.decide(packet, lane, cx);
+        self.count(verdict);
+        verdict
+    }
+
+    /// The same, uncounted.
     pub(super) fn decide(&mut self, packet: &mut Packet<'_>, lane: &Lane, cx: &mut Context<'_>) -> Verdict {
         match lane.next {
             Next::Flow if lane.datagram.is_fragment() => self.first_fragment(packet, lane, cx),
-            Next::Flow => self.flow(packet, lane, cx),
+            Next::Plain | Next::Flow => self.flow(packet, lane, cx),
             Next::Drop(reason) => Verdict::Drop(reason),
             Next::IcmpError => self.icmp_error(packet, lane, cx),
             Next::LaterFragment => self.later_fragment(packet, lane, cx),
@@ -305,7 +374,7 @@ impl Engine {
     }
 
     /// Takes note of a new configuration.
-    fn follow(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn follow(&mut self, cx: &mut Context<'_>) {
         let generation = cx.snapshot.generation();
         if generation == self.generation {
             return;
@@ -314,17 +383,28 @@ impl Engine {
             self.neighbours.follow(cx.snapshot, &mut self.counters);
             self.topology = cx.snapshot.topology_changed();
         }
+        if !self.sessions.is_empty() {
+            self.doubt.follow(self.generation, cx.snapshot);
+        }
+        self.ports.reconfigured();
         self.generation = generation;
     }
 
     /// What time brings: expiry, review, ARP timers, announcements. Bounded work.
-    fn housekeeping(&mut self, cx: &mut Context<'_>) {
+    fn housekeeping(&mut self, cx: &mut Context<'_>, is_idle: bool) {
         let mut budget = SWEEP_SLOTS;
         for _ in 0..SWEEP_ENDS {
             let Some(slot) = self.sessions.next_expired(cx.tick, &mut budget) else { break };
+            let wants_resets =
+                |session: &Session| session.is_reset_at_expiry() && tcp::is_established(session.tcp);
+            if let Some(session) = self.sessions.session(slot).copied().filter(wants_resets) {
+                self.reset_both(&session, cx);
+            }
             self.close(slot, cx.snapshot, Ending::Expired);
         }
-        self.review(cx.snapshot);
+        self.stop_expecting(cx.tick);
+        self.review(cx.snapshot, is_idle);
+        self.send_resets(cx);
         self.events.settle();
         self.fragments.tick(cx.tick, &mut self.counters);
         self.neighbours.tick(cx.tick, cx.out, &mut self.counters);
@@ -339,11 +419,19 @@ impl Engine {
         let cx = &mut Context::new(snapshot, now, out);
         self.follow(cx);
         self.neighbours.learn(fact, true, cx.tick, cx.out, &mut self.counters);
+        if self.capture.is_some() {
+            self.capture_emissions(cx.out, now);
+        }
     }
 
     /// From now on tells of sessions that begin and end.
     pub fn tell(&mut self, ring: Producer<Event>) {
         self.events.start(ring);
+    }
+
+    /// From now on tells somebody who watches of sessions that begin and end, or nobody any more; gives back the ring before.
+    pub fn watch(&mut self, ring: Option<Producer<Event>>) -> Option<Producer<Event>> {
+        self.events.watch(ring)
     }
 
     /// Counts a frame that the engine had given the verdict to send or to hand over, and that found no room.
@@ -367,9 +455,11 @@ impl Engine {
         Memory {
             sessions: self.sessions.bytes(),
             peers: self.sessions.peers_in_use(),
+            half_open: self.half_open.bytes_in_use(),
             mappings: self.mappings.bytes(),
             hosts: self.hosts.bytes(),
-            ports: self.ports.bytes_in_use(),
+            ports: self.ports.bytes_in_use() + self.port_blocks.bytes_in_use(),
+            usages: self.usages.bytes_in_use(),
         }
     }
 
@@ -394,18 +484,23 @@ pub struct Memory {
     pub sessions: usize,
     /// The index of sessions by mapping and peer, as far as it is in use.
     pub peers: usize,
+    /// The list of half-open TCP connections, as far as it is in use.
+    pub half_open: usize,
     /// Mappings and their index.
     pub mappings: usize,
     /// Private hosts and their index.
     pub hosts: usize,
-    /// External ports of the EIPs in use.
+    /// External ports, and blocks of them, of the EIPs in use.
     pub ports: usize,
+    /// What gateways, EIPs and entries have carried, as far as there are any.
+    pub usages: usize,
 }
 
 impl Memory {
     /// All of it.
     pub fn total(&self) -> usize {
-        self.sessions + self.peers + self.mappings + self.hosts + self.ports
+        let Self { sessions, peers, half_open, mappings, hosts, ports, usages } = self;
+        sessions + peers + half_open + mappings + hosts + ports + usages
     }
 }
 

@@ -5,7 +5,8 @@
 
 use rtrb::Producer;
 
-use crate::base::Moment;
+use crate::base::{Moment, WorkerIndex};
+use crate::nat::ports::blocks::PortBlock;
 use crate::nat::query::SessionRow;
 
 /// Why a session ended.
@@ -17,6 +18,12 @@ pub enum Ending {
     Reconfigured,
     /// It was over, and another connection needed its ports.
     Superseded,
+    /// It was asked for.
+    Killed,
+    /// Its worker died.
+    Lost,
+    /// Its handshake was not complete, and another connection needed its room.
+    Evicted,
 }
 
 /// One line of a session log.
@@ -38,6 +45,17 @@ pub enum Event {
         /// Why.
         ending: Ending,
     },
+    /// A private host got a block of ports, or has it no more: with the entry's other events of sessions left out.
+    Block {
+        /// When.
+        at: Moment,
+        /// The worker that gave it out.
+        worker: WorkerIndex,
+        /// The block.
+        block: PortBlock,
+        /// Whether it got it.
+        is_taken: bool,
+    },
     /// Events before this one that found no room.
     Lost {
         /// When this was noticed.
@@ -47,52 +65,18 @@ pub enum Event {
     },
 }
 
-/// An engine's end of its log. Without a ring nothing is told.
+/// A ring with what found no room in it.
 #[derive(Debug, Default)]
-pub struct Events {
+struct Tap {
     ring: Option<Producer<Event>>,
     lost: u64,
-    /// The time of the present batch.
-    now: Moment,
 }
 
-impl Events {
-    /// From now on events go into this ring.
-    pub(super) fn start(&mut self, ring: Producer<Event>) {
-        self.ring = Some(ring);
-    }
-
-    /// Notes the time of a batch.
-    #[inline]
-    pub(super) fn at(&mut self, now: Moment) {
-        self.now = now;
-    }
-
-    /// Whether anybody listens.
-    #[inline]
-    pub(super) fn is_wanted(&self) -> bool {
-        self.ring.is_some()
-    }
-
-    /// A session began.
-    pub(super) fn created(&mut self, session: SessionRow) {
-        self.tell(Event::Created { at: self.now, session });
-    }
-
-    /// A session ended.
-    pub(super) fn ended(&mut self, session: SessionRow, ending: Ending) {
-        self.tell(Event::Ended { at: self.now, session, ending });
-    }
-
-    /// The time of the present batch.
-    pub(super) fn now(&self) -> Moment {
-        self.now
-    }
-
-    fn tell(&mut self, event: Event) {
+impl Tap {
+    fn tell(&mut self, event: Event, now: Moment) {
         let Some(ring) = &mut self.ring else { return };
         if self.lost > 0 && ring.slots() >= 2 {
-            let gap = Event::Lost { at: self.now, count: self.lost };
+            let gap = Event::Lost { at: now, count: self.lost };
             if ring.push(gap).is_ok() {
                 self.lost = 0;
             }
@@ -104,13 +88,82 @@ impl Events {
 
     /// Tells of what was lost without waiting for the next event.
     #[inline]
-    pub(super) fn settle(&mut self) {
+    fn settle(&mut self, now: Moment) {
         if self.lost > 0
             && let Some(ring) = &mut self.ring
-            && ring.push(Event::Lost { at: self.now, count: self.lost }).is_ok()
+            && ring.push(Event::Lost { at: now, count: self.lost }).is_ok()
         {
             self.lost = 0;
         }
+    }
+}
+
+/// An engine's end of its log. Without a ring nothing is told.
+#[derive(Debug, Default)]
+pub struct Events {
+    /// Where a session log reads, and where somebody watches.
+    log: Tap,
+    watch: Tap,
+    /// The time of the present batch.
+    now: Moment,
+}
+
+impl Events {
+    /// From now on events go into this ring.
+    pub(super) fn start(&mut self, ring: Producer<Event>) {
+        self.log.ring = Some(ring);
+    }
+
+    /// From now on events go into this ring, too, or no more; gives back the one before.
+    pub(super) fn watch(&mut self, ring: Option<Producer<Event>>) -> Option<Producer<Event>> {
+        self.watch.lost = 0;
+        std::mem::replace(&mut self.watch.ring, ring)
+    }
+
+    /// Notes the time of a batch.
+    #[inline]
+    pub(super) fn at(&mut self, now: Moment) {
+        self.now = now;
+    }
+
+    /// Whether anybody listens to what is logged, or only watched.
+    #[inline]
+    pub(super) fn is_wanted(&self, is_logged: bool) -> bool {
+        is_logged && self.log.ring.is_some() || self.watch.ring.is_some()
+    }
+
+    /// A session began.
+    pub(super) fn created(&mut self, session: SessionRow, is_logged: bool) {
+        self.tell(Event::Created { at: self.now, session }, is_logged);
+    }
+
+    /// A session ended.
+    pub(super) fn ended(&mut self, session: SessionRow, ending: Ending, is_logged: bool) {
+        self.tell(Event::Ended { at: self.now, session, ending }, is_logged);
+    }
+
+    /// A host got a block of ports, or has it no more: who watches sees its sessions.
+    pub(super) fn block(&mut self, worker: WorkerIndex, block: PortBlock, is_taken: bool) {
+        self.log.tell(Event::Block { at: self.now, worker, block, is_taken }, self.now);
+    }
+
+    /// The time of the present batch.
+    pub(super) fn now(&self) -> Moment {
+        self.now
+    }
+
+    fn tell(&mut self, event: Event, is_logged: bool) {
+        if is_logged {
+            self.log.tell(event, self.now);
+        }
+        self.watch.tell(event, self.now);
+    }
+
+    /// Tells of what was lost without waiting for the next event.
+    #[inline]
+    pub(super) fn settle(&mut self) {
+        self.log.settle(self.now);
+        self.watch.settle(self.now);
     }
 }
 
@@ -152,7 +205,7 @@ mod tests {
         let (mut told, mut lost, mut last) = (0, 0, 0);
         for port in 1..=1000u16 {
             events.at(Moment(u64::from(port)));
-            events.created(session(port));
+            events.created(session(port), true);
             if port.is_multiple_of(7) {
                 events.settle();
             }
@@ -168,7 +221,7 @@ mod tests {
                         last += count;
                         lost += count;
                     }
-                    Ok(other @ Event::Ended { .. }) => panic!("{other:?}"),
+                    Ok(other @ (Event::Ended { .. } | Event::Block { .. })) => panic!("{other:?}"),
                     Err(_) => break,
                 }
             }
@@ -179,9 +232,9 @@ mod tests {
     #[test]
     fn without_a_reader_nothing_is_kept() {
         let mut events = Events::default();
-        assert!(!events.is_wanted());
-        events.created(session(1));
+        assert!(!events.is_wanted(true));
+        events.created(session(1), true);
         events.settle();
-        assert_eq!(events.lost, 0);
+        assert_eq!(events.log.lost, 0);
     }
 }

@@ -68,14 +68,15 @@ impl Engine {
         if let Some(first) = self.fragments.first_of(lane, cx.tick) {
             return self.follow_first(packet, lane, &first, cx);
         }
-        let is_own = cx.snapshot.is_own_address(Realm::of_tenant(lane.tenant), lane.datagram.destination);
+        let is_own = is_for_gateway(lane, cx.snapshot);
         if !is_own
             && let Some(realm) =
                 routed(lane.tenant, lane.datagram.source, lane.datagram.destination, cx.snapshot, |_| true)
         {
             return self.route(packet, lane, realm, cx);
         }
-        if let Some(flow) = by_address_alone(lane, cx) {
+        // Nothing for the gateway itself leaves by an entry.
+        if !is_own && let Some(flow) = by_address_alone(lane, cx.snapshot) {
             return self.translate_stateless(packet, lane, &flow, cx);
         }
         if is_own || !may_be_translated(&lane.key(), cx.snapshot) {
@@ -88,7 +89,7 @@ impl Engine {
     }
 
     /// The worker at which the fragments of a datagram meet, if it is another one.
-    fn meeting_place(&self, lane: &Lane, snapshot: &Snapshot) -> Option<WorkerIndex> {
+    pub(super) fn meeting_place(&self, lane: &Lane, snapshot: &Snapshot) -> Option<WorkerIndex> {
         if self.workers == 1 || lane.arrival != Arrival::Wire {
             return None;
         }
@@ -201,21 +202,20 @@ fn emit_copy(cx: &mut Context<'_>, port: PortIndex, exit: Exit, frame: &[u8]) ->
 }
 
 /// An any-port entry needs no ports, so its fragments may come in any order.
-fn by_address_alone(lane: &Lane, cx: &Context<'_>) -> Option<Flow> {
+pub(super) fn by_address_alone(lane: &Lane, snapshot: &Snapshot) -> Option<Flow> {
     let key = &lane.key();
     let entry = match Realm::of_tenant(key.tenant) {
-        Realm::Outside => static_inward(key, cx.snapshot),
-        Realm::Vpc(vpc) => cx
-            .snapshot
+        Realm::Outside => static_inward(key, snapshot),
+        Realm::Vpc(vpc) => snapshot
             .host(vpc, key.source)
             .filter(|host| host.forwards().is_empty())
-            .and_then(|_| static_outward(key, vpc, cx.snapshot)),
+            .and_then(|_| static_outward(key, vpc, snapshot)),
     };
     entry.map(|entry| entry.flow).filter(|flow| flow.kind == SessionKind::DnatAny)
 }
 
 /// Whether the first fragment of a later one's datagram may be one that an entry translates.
-fn may_be_translated(key: &FlowKey, snapshot: &Snapshot) -> bool {
+pub(super) fn may_be_translated(key: &FlowKey, snapshot: &Snapshot) -> bool {
     match Realm::of_tenant(key.tenant) {
         Realm::Outside => snapshot.eip(key.destination).is_some_and(|eip| eip.gateway.is_some()),
         Realm::Vpc(vpc) => {
@@ -224,8 +224,15 @@ fn may_be_translated(key: &FlowKey, snapshot: &Snapshot) -> bool {
     }
 }
 
+/// Whether a fragment is for the gateway itself, by its address on this side or, from a VPC, on the outside.
+pub(super) fn is_for_gateway(lane: &Lane, snapshot: &Snapshot) -> bool {
+    [Realm::of_tenant(lane.tenant), Realm::Outside]
+        .into_iter()
+        .any(|realm| snapshot.is_own_address(realm, lane.datagram.destination))
+}
+
 /// Whether a fragment's source and destination may be there at all.
-fn check_addresses(lane: &Lane, snapshot: &Snapshot) -> Result<(), DropReason> {
+pub(super) fn check_addresses(lane: &Lane, snapshot: &Snapshot) -> Result<(), DropReason> {
     match Realm::of_tenant(lane.tenant) {
         Realm::Outside => check_outside_source(lane, snapshot),
         Realm::Vpc(vpc) => check_inside(lane, vpc, snapshot),

@@ -8,7 +8,7 @@ use zerocopy::FromZeros;
 use crate::base::EipIndex;
 use crate::base::hugepage::HugeSlice;
 use crate::nat::index::Index;
-use crate::nat::key::Hasher;
+use crate::nat::key::{Hashed, Hasher};
 
 /// A private host with sessions.
 #[derive(Clone, Copy, Debug, FromZeros)]
@@ -22,7 +22,25 @@ pub struct Host {
     pub sessions: u32,
     /// Its VPC as a tenant number.
     pub tenant: u16,
-    _unused: u16,
+    /// The chain of its blocks of ports on the EIP; zero if it has none.
+    pub blocks: u16,
+}
+
+impl Host {
+    /// Which one it is.
+    #[inline]
+    pub fn key(&self) -> HostKey {
+        HostKey { tenant: self.tenant, address: self.address }
+    }
+}
+
+/// Which private host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostKey {
+    /// Its VPC as a tenant number.
+    pub tenant: u16,
+    /// Its address.
+    pub address: u32,
 }
 
 /// The private hosts of one worker.
@@ -69,16 +87,22 @@ impl Hosts {
         size_of_val(&*self.rows) + self.index.bytes()
     }
 
+    /// A host's key with its hash.
+    #[inline]
+    pub fn hashed(&self, key: HostKey) -> Hashed<HostKey> {
+        Hashed { key, hash: self.hasher.address(key.tenant, key.address) }
+    }
+
     /// The slot of a host that has sessions.
-    pub fn find(&self, tenant: u16, address: u32) -> Option<u32> {
-        self.index.find(self.hasher.address(tenant, address), |slot| {
-            self.get(slot).is_some_and(|row| row.tenant == tenant && row.address == address)
-        })
+    #[inline]
+    pub fn find(&self, host: &Hashed<HostKey>) -> Option<u32> {
+        self.index.find(host.hash, |slot| self.get(slot).is_some_and(|row| row.key() == host.key))
     }
 
     /// Starts to load what a look-up of this host will read first.
-    pub fn prefetch(&self, tenant: u16, address: u32) {
-        self.index.prefetch(self.hasher.address(tenant, address));
+    #[inline]
+    pub fn prefetch(&self, host: &Hashed<HostKey>) {
+        self.index.prefetch(host.hash);
     }
 
     /// The host in a slot.
@@ -87,11 +111,11 @@ impl Hosts {
     }
 
     /// Adds a host that is not there, with its first session on this EIP. `None`, and no change, when there is no room.
-    pub fn insert(&mut self, tenant: u16, address: u32, eip: EipIndex) -> Option<u32> {
+    pub fn insert(&mut self, host: &Hashed<HostKey>, eip: EipIndex) -> Option<u32> {
         let fresh = self.free == NONE;
         let slot = if fresh { self.used } else { self.free };
         let next_free = self.rows.get(slot as usize)?.address;
-        if !self.index.insert(self.hasher.address(tenant, address), slot) {
+        if !self.index.insert(host.hash, slot) {
             return None;
         }
         if fresh {
@@ -99,7 +123,8 @@ impl Hosts {
         } else {
             self.free = next_free;
         }
-        self.rows[slot as usize] = Host { address, eip: eip.0, sessions: 1, tenant, _unused: 0 };
+        let HostKey { tenant, address } = host.key;
+        self.rows[slot as usize] = Host { address, eip: eip.0, sessions: 1, tenant, blocks: 0 };
         self.len += 1;
         Some(slot)
     }
@@ -111,16 +136,25 @@ impl Hosts {
         }
     }
 
-    /// The host in a slot has one session less.
-    pub fn leave(&mut self, slot: u32) {
-        let Some(row) = self.rows.get_mut(slot as usize).filter(|row| row.sessions > 0) else { return };
+    /// The host in a slot has one session less. Says what it was if that was the last one, and it is gone.
+    pub fn leave(&mut self, slot: u32) -> Option<Host> {
+        let row = self.rows.get_mut(slot as usize).filter(|row| row.sessions > 0)?;
         row.sessions -= 1;
-        if row.sessions == 0 {
-            let hash = self.hasher.address(row.tenant, row.address);
-            row.address = self.free;
-            self.free = slot;
-            self.len -= 1;
-            self.index.remove(hash, slot);
+        if row.sessions > 0 {
+            return None;
+        }
+        let gone = *row;
+        row.address = self.free;
+        self.free = slot;
+        self.len -= 1;
+        self.index.remove(self.hasher.address(gone.tenant, gone.address), slot);
+        Some(gone)
+    }
+
+    /// Notes the chain of the blocks that the host in a slot has.
+    pub fn set_blocks(&mut self, slot: u32, chain: u16) {
+        if let Some(row) = self.rows.get_mut(slot as usize) {
+            row.blocks = chain;
         }
     }
 

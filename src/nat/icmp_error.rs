@@ -2,7 +2,7 @@
 //! it as its sender knows it.
 
 use crate::base::DropReason;
-use crate::base::owner::{owner_of_host, owner_of_port};
+use crate::base::owner::owner_of_host;
 use crate::nat::Verdict;
 use crate::nat::decision::{Decision, routed};
 use crate::nat::engine::{Context, Engine};
@@ -16,7 +16,7 @@ use crate::policy::{Host, Realm, Snapshot};
 use crate::wire::bytes::put_u16;
 use crate::wire::icmp::Quoted;
 use crate::wire::rewrite::{Change, End, apply_quoted};
-use crate::wire::{Datagram, Packet, checksum};
+use crate::wire::{Datagram, Packet, checksum, protocol};
 
 impl Engine {
     /// An ICMP error from either side.
@@ -84,11 +84,14 @@ impl Engine {
             Realm::Vpc(_) => {
                 apply_quoted(message, &quoted, End::Destination, flow.external.0, flow.external.1);
                 // Whoever in the VPC speaks, host or router, is shown as the EIP (RFC 5508 REQ-5).
-                let identification = self.identifications.of(lane, flow.kind);
+                let identification = self.identifications.of(lane, flow.kind.shares_eip());
                 let change = Change::of(datagram, End::Source, flow.external.0, 0);
                 (Change { identification, ..change }, Realm::Outside, datagram.destination)
             }
         };
+        if quoted.protocol == protocol::TCP {
+            self.restore_quoted(message, &quoted, &key);
+        }
         put_u16(message, 2, 0);
         let sum = checksum::of(message);
         put_u16(message, 2, sum);
@@ -128,12 +131,12 @@ impl Engine {
     ) -> Verdict {
         let owner = match realm {
             Realm::Outside => {
-                if cx.snapshot.eip(key.destination).is_none() {
+                let Some(eip) = cx.snapshot.eip(key.destination) else {
                     return self
                         .routed_error(key, packet, lane, cx)
                         .unwrap_or(Verdict::Drop(DropReason::NotOurs));
-                }
-                owner_of_port(key.destination_port, self.workers)
+                };
+                cx.snapshot.owner_of_port(eip, key.destination_port, self.workers)
             }
             Realm::Vpc(_) => owner_of_host(key.source, self.workers),
         };

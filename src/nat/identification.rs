@@ -4,7 +4,6 @@
 
 use crate::base::{Rng, WorkerIndex};
 use crate::nat::lane::Lane;
-use crate::nat::session::SessionKind;
 
 /// Two to this power is the number of counters: many peers share one.
 const BITS: u32 = 10;
@@ -39,12 +38,10 @@ impl Identifications {
         taken
     }
 
-    /// The identification that a private host's packet gets, if it needs one where a session of this kind takes it.
+    /// The identification that a private host's packet gets if it needs one, where it leaves with an EIP that is shared or not.
     #[inline(always)]
-    pub fn of(&mut self, lane: &Lane, kind: SessionKind) -> Option<u16> {
-        if lane.datagram.is_atomic() || kind == SessionKind::DnatAny {
-            return None;
-        }
-        Some(lane.identification.unwrap_or_else(|| self.take(lane.datagram.destination)))
+    pub fn of(&mut self, lane: &Lane, is_shared: bool) -> Option<u16> {
+        (is_shared && !lane.datagram.is_atomic())
+            .then(|| lane.identification.unwrap_or_else(|| self.take(lane.datagram.destination)))
     }
 }

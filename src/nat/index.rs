@@ -43,6 +43,18 @@ impl Bucket {
         Ways(equal.to_bitmask() & ((1 << WAYS) - 1))
     }
 
+    /// Puts an entry here, if there is a free way.
+    #[inline]
+    fn put(&mut self, hash: u64, slot: u32) -> bool {
+        let Some(way) = self.ways(0).next() else { return false };
+        let (Some(tag), Some(place)) = (self.tags.get_mut(way), self.slots.get_mut(way)) else {
+            return false;
+        };
+        *tag = tag_of(hash);
+        *place = slot;
+        true
+    }
+
     /// One more entry at home here is at this distance.
     fn overflow(&mut self, distance: usize) {
         self.overflowed += 1;
@@ -212,6 +224,23 @@ impl Index {
         self.put(self.home(hash), hash, slot) || self.insert_elsewhere(hash, slot)
     }
 
+    /// Adds an entry unless one that `is_it` recognises is there. `false`, and no change, when there is, or no room.
+    #[inline]
+    #[must_use]
+    pub fn insert_unless(&mut self, hash: u64, slot: u32, mut is_it: impl FnMut(u32) -> bool) -> bool {
+        let home = self.home(hash);
+        let Some(bucket) = self.buckets.get_mut(home) else { return false };
+        let is_there = Self::search(bucket, tag_of(hash), &mut is_it).is_some();
+        if is_there {
+            return false;
+        }
+        if bucket.distances == 0 {
+            return bucket.put(hash, slot) || self.insert_elsewhere(hash, slot);
+        }
+        let distances = bucket.distances;
+        self.locate_elsewhere(hash, distances, &mut is_it).is_none() && self.insert(hash, slot)
+    }
+
     #[cold]
     fn insert_elsewhere(&mut self, hash: u64, slot: u32) -> bool {
         let home = self.home(hash);
@@ -227,14 +256,7 @@ impl Index {
     /// Puts an entry into a bucket, if it has a free way.
     #[inline]
     fn put(&mut self, at: usize, hash: u64, slot: u32) -> bool {
-        let Some(bucket) = self.buckets.get_mut(at) else { return false };
-        let Some(way) = bucket.ways(0).next() else { return false };
-        let (Some(tag), Some(place)) = (bucket.tags.get_mut(way), bucket.slots.get_mut(way)) else {
-            return false;
-        };
-        *tag = tag_of(hash);
-        *place = slot;
-        true
+        self.buckets.get_mut(at).is_some_and(|bucket| bucket.put(hash, slot))
     }
 
     /// Removes an entry, if it is there.

@@ -1,7 +1,6 @@
 //! What becomes of a packet from the outside that has no session: decided, not yet done.
 
 use crate::base::DropReason;
-use crate::base::owner::owner_of_port;
 use crate::nat::decision::{Decision, Static};
 use crate::nat::engine::Engine;
 use crate::nat::flow::in_force;
@@ -31,7 +30,7 @@ impl Engine {
         if eip.gateway.is_none() || lane.datagram.transport == Transport::Other {
             return Decision::Drop(DropReason::EipUnassigned);
         }
-        let owner = owner_of_port(key.destination_port, self.workers);
+        let owner = snapshot.owner_of_port(eip, key.destination_port, self.workers);
         if owner != self.worker.0 {
             return Decision::hand(owner, lane);
         }
@@ -44,13 +43,14 @@ impl Engine {
         let is_tcp = datagram.transport == Transport::Tcp;
         let opens = is_tcp && tcp::opens(datagram.tcp_flags);
         let external = EndpointKey::external(key.protocol, key.destination, key.destination_port);
-        let Some(slot) = self.mappings.by_external(&external) else {
+        let Some(slot) = self.mappings.by_external(&self.mappings.hashed(external)) else {
             return Err(if opens { DropReason::UnsolicitedSyn } else { DropReason::NoMapping });
         };
         let mapping = self.mappings.get(slot).ok_or(DropReason::NoMapping)?;
         let flow = mapping.flow((key.source, key.source_port));
-        // Only requests make sessions.
-        if !in_force(&flow, snapshot) || datagram.transport == Transport::EchoReply {
+        // Only requests make sessions, and only by their first fragments.
+        let begins = !matches!(datagram.transport, Transport::EchoReply | Transport::LaterFragment);
+        if !begins || !in_force(&flow, snapshot) {
             return Err(DropReason::NoMapping);
         }
         if is_tcp && !opens {
@@ -58,7 +58,11 @@ impl Engine {
         }
         let Realm::Vpc(vpc) = Realm::of_tenant(mapping.tenant) else { return Err(DropReason::NoMapping) };
         let entry = snapshot.snat_entry(vpc, flow.entry).ok_or(DropReason::NoMapping)?;
+        let expected = self.ftp.expects(slot);
         let is_admitted = match entry.filtering {
+            _ if expected == Some(key.source) => true,
+            // Nothing holds it yet but the expectation of another peer.
+            _ if expected.is_some() && !mapping.is_shared() => false,
             Filtering::EndpointIndependent => true,
             Filtering::AddressDependent => self.sessions.has_peer(slot, key.source),
             // Whoever it has sent to has a session.

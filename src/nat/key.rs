@@ -34,6 +34,18 @@ impl FlowKey {
         }
     }
 
+    /// Its addresses as one number.
+    #[inline(always)]
+    pub const fn addresses(&self) -> u64 {
+        addresses(self.source, self.destination)
+    }
+
+    /// Its ports as one number.
+    #[inline(always)]
+    pub const fn ports(&self) -> u32 {
+        ports(self.source_port, self.destination_port)
+    }
+
     /// The key of what a private host sends to a peer.
     pub const fn outward(tenant: u16, protocol: u8, inside: (u32, u16), peer: (u32, u16)) -> Self {
         Self {
@@ -45,6 +57,32 @@ impl FlowKey {
             protocol,
         }
     }
+}
+
+impl FlowKey {
+    /// The key of the peer's packets where this one, of a private host, leaves with an external address and port.
+    pub const fn answer_to(&self, address: u32, port: u16) -> Self {
+        Self {
+            source: self.destination,
+            source_port: self.destination_port,
+            destination: address,
+            destination_port: port,
+            tenant: Realm::Outside.tenant(),
+            protocol: self.protocol,
+        }
+    }
+}
+
+/// Two addresses as one number: what lies side by side in memory is loaded and compared at once.
+#[inline(always)]
+pub const fn addresses(source: u32, destination: u32) -> u64 {
+    source as u64 | (destination as u64) << 32
+}
+
+/// Two ports as one number.
+#[inline(always)]
+pub const fn ports(source: u16, destination: u16) -> u32 {
+    source as u32 | (destination as u32) << 16
 }
 
 /// One end of flows: an address and a port in a realm, with all its peers.
@@ -67,6 +105,15 @@ impl EndpointKey {
     }
 }
 
+/// A key with its hash.
+#[derive(Clone, Copy, Debug)]
+pub struct Hashed<K> {
+    /// The key.
+    pub key: K,
+    /// Its hash.
+    pub hash: u64,
+}
+
 /// A keyed hash: a folded product of two words and a finishing step, seeded at start, so that nobody outside can choose flows that
 /// fall into one bucket.
 #[derive(Clone, Copy, Debug)]
@@ -83,12 +130,8 @@ impl Hasher {
     /// The hash of a flow.
     #[inline(always)]
     pub fn flow(&self, key: &FlowKey) -> u64 {
-        let addresses = u64::from(key.source) | u64::from(key.destination) << 32;
-        let rest = u64::from(key.source_port)
-            | u64::from(key.destination_port) << 16
-            | u64::from(key.protocol) << 32
-            | u64::from(key.tenant) << 40;
-        self.words(addresses, rest)
+        let rest = u64::from(key.ports()) | u64::from(key.protocol) << 32 | u64::from(key.tenant) << 40;
+        self.words(key.addresses(), rest)
     }
 
     /// The hash of an endpoint.
@@ -113,9 +156,8 @@ impl Hasher {
     /// The hash of a fragmented datagram.
     #[inline]
     pub fn datagram(&self, key: &FlowKey, id: u16) -> u64 {
-        let addresses = u64::from(key.source) | u64::from(key.destination) << 32;
         let rest = u64::from(id) | u64::from(key.protocol) << 16 | u64::from(key.tenant) << 24;
-        self.words(addresses, rest)
+        self.words(key.addresses(), rest)
     }
 
     #[inline(always)]

@@ -2,15 +2,17 @@
 
 use crate::base::{DropReason, InterfaceIndex, PortIndex};
 use crate::nat::key::FlowKey;
-use crate::nat::ports::Offer;
 use crate::policy::Snapshot;
 use crate::wire::{Arrival, Datagram, ethernet};
 
 /// Which way a packet goes after parsing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Next {
-    /// It may belong to a session.
+    /// It may belong to a session, and nothing about it is unusual: whole, without IP options, with hops left, not turned
+    /// round in the gateway.
     #[default]
+    Plain,
+    /// It may belong to a session, and something about it is unusual.
     Flow,
     /// An ICMP error.
     IcmpError,
@@ -22,8 +24,17 @@ pub enum Next {
     Drop(DropReason),
 }
 
+impl Next {
+    /// Whether it may belong to a session.
+    #[inline(always)]
+    pub const fn is_flow(self) -> bool {
+        matches!(self, Self::Plain | Self::Flow)
+    }
+}
+
 /// One packet of the batch.
 #[derive(Clone, Copy, Debug, Default)]
+#[repr(align(64))]
 pub struct Lane {
     /// The hash of its [`key`](Self::key).
     pub hash: u64,
@@ -37,8 +48,8 @@ pub struct Lane {
     pub frame: u16,
     /// The slot where its session probably is; out of range when there is none.
     pub candidate: u32,
-    /// Of a packet that may make a SNAT session: the port that it would have got when the batch was probed.
-    pub offer: Option<Offer>,
+    /// Of a packet that may make a SNAT session: its place among the batch's prospects; out of range when there is none.
+    pub prospect: u16,
     /// Of a fragment: the identification that its datagram gets if it leaves with a shared EIP.
     pub identification: Option<u16>,
     /// Which way it goes.
@@ -49,7 +60,12 @@ pub struct Lane {
     pub is_group: bool,
 }
 
+const _: () = assert!(size_of::<Lane>() == 64);
+
 impl Lane {
+    /// No prospect: out of range.
+    pub const NO_PROSPECT: u16 = u16::MAX;
+
     /// Its flow, as the side that it came from sees it.
     #[inline(always)]
     pub fn key(&self) -> FlowKey {
@@ -64,10 +80,10 @@ impl Lane {
 }
 
 /// Where frames of one port and VLAN come in: the same for most packets of a batch, so it is kept from one to the next.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Ingress {
-    /// Port and VLAN as one number; zero when it is not known yet.
-    place: u64,
+    /// Port and VLAN as one number; none that there is when it is not known yet.
+    place: u32,
     /// The interface.
     pub interface: InterfaceIndex,
     /// Its Ethernet address as a number.
@@ -92,7 +108,15 @@ impl Ingress {
     }
 
     #[inline(always)]
-    fn place(port: PortIndex, vlan: u16) -> u64 {
-        1 << 32 | u64::from(port.0) << 16 | u64::from(vlan)
+    const fn place(port: PortIndex, vlan: u16) -> u32 {
+        (port.0 as u32) << 16 | vlan as u32
+    }
+}
+
+impl Default for Ingress {
+    fn default() -> Self {
+        // No VLAN has this number.
+        let place = Self::place(PortIndex(u16::MAX), u16::MAX);
+        Self { place, interface: InterfaceIndex::default(), mac: 0, tenant: 0 }
     }
 }

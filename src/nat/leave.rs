@@ -3,10 +3,13 @@
 use crate::base::{DropReason, EipIndex};
 use crate::nat::Verdict;
 use crate::nat::engine::{Context, Engine};
-use crate::nat::lane::Lane;
+use crate::nat::lane::{Lane, Next};
 use crate::nat::neighbours::{Adjacency, NextHop};
 use crate::policy::Realm;
+use crate::wire::datagram::tcp_flags;
+use crate::wire::ethernet::LinkHeader;
 use crate::wire::rewrite::{self, Change, End};
+use crate::wire::tcp;
 use crate::wire::{Arrival, Datagram, Packet, Transport};
 
 impl Engine {
@@ -71,6 +74,9 @@ impl Engine {
             self.tell_sender(packet, lane, Self::too_large(mtu), cx);
             return Verdict::Drop(DropReason::FragmentationNeeded);
         }
+        if lane.datagram.transport == Transport::Tcp && lane.datagram.tcp_flags & tcp_flags::SYN != 0 {
+            self.clamp_mss(packet, lane, way, cx);
+        }
         rewrite::apply(packet.buffer, &lane.datagram, change, lane.hops());
         match change.end {
             End::Source => self.counters.bytes_out += u64::from(lane.datagram.total_len),
@@ -91,6 +97,19 @@ impl Engine {
         }
     }
 
+    /// Lowers the segment size that a SYN announces to what the narrower of its two interfaces carries, where one of them asks for
+    /// that.
+    fn clamp_mss(&self, packet: &mut Packet<'_>, lane: &Lane, way: Adjacency, cx: &Context<'_>) {
+        let (Some(from), Some(to)) = (cx.snapshot.interface(lane.interface), self.neighbours.interface(way))
+        else {
+            return;
+        };
+        let Some(most) = [from.tcp_mss, to.tcp_mss].into_iter().flatten().min() else { return };
+        let room = from.mtu.min(to.mtu).saturating_sub(tcp::HEADERS);
+        let segment = packet.buffer.get_mut(usize::from(lane.datagram.l4)..lane.datagram.end());
+        tcp::clamp_mss(segment.unwrap_or_default(), most.min(room));
+    }
+
     /// Hairpinning (RFC 4787 REQ-9): the packet, its source translated, is met again as one from the outside.
     fn turn_round(
         &mut self,
@@ -107,6 +126,9 @@ impl Engine {
         let mut again = *lane;
         again.datagram.id = change.identification.unwrap_or(lane.datagram.id);
         again.arrival = Arrival::Hairpin;
+        // Its hop is taken already.
+        again.next = Next::Flow;
+        again.prospect = Lane::NO_PROSPECT;
         again.datagram.ttl = lane.datagram.ttl.saturating_sub(lane.hops());
         again.datagram.source = change.address;
         if lane.datagram.has_ports() && lane.datagram.transport != Transport::EchoReply {
@@ -162,14 +184,19 @@ fn external_address(lane: &Lane, change: &Change) -> u32 {
 }
 
 /// Puts the link header of the next hop in front of the packet.
-#[inline(always)]
 pub(super) fn send(packet: &mut Packet<'_>, lane: &Lane, next_hop: &NextHop) -> Verdict {
+    let front = packet.buffer.get_mut(..usize::from(lane.datagram.l3));
+    match front.and_then(|front| front.last_chunk_mut()) {
+        Some(place) => send_from(place, lane, next_hop),
+        None => Verdict::Drop(DropReason::NoBuffer),
+    }
+}
+
+/// The same, where there is room for the link header.
+#[inline(always)]
+pub(super) fn send_from(place: &mut LinkHeader, lane: &Lane, next_hop: &NextHop) -> Verdict {
     let (header, len) = next_hop.padded_header();
-    let l3 = lane.datagram.l3;
-    let front = packet.buffer.get_mut(..usize::from(l3));
-    let Some(place) = front.and_then(|front| front.last_chunk_mut()) else {
-        return Verdict::Drop(DropReason::NoBuffer);
-    };
     *place = *header;
-    Verdict::Send { port: next_hop.port(), head: l3.wrapping_sub(len), len: lane.datagram.total_len + len }
+    let head = lane.datagram.l3.wrapping_sub(len);
+    Verdict::Send { port: next_hop.port(), head, len: lane.datagram.total_len + len }
 }

@@ -166,7 +166,7 @@ impl Engine {
 
     /// Emits an IPv4 header from `source` back to the sender of a packet, by the way that it came; gives the room for the
     /// whole IP packet of `len` bytes.
-    fn reply_frame<'o>(
+    pub(super) fn reply_frame<'o>(
         &mut self,
         packet: &Packet<'_>,
         lane: &Lane,
@@ -304,11 +304,10 @@ impl Announcer {
         let list = cx.snapshot.announcements();
         let latest = cx.snapshot.generation();
         if self.done < latest {
-            let fresh = list.partition_point(|a| a.generation <= self.done);
-            let due = list.get(fresh + self.next..).unwrap_or_default();
+            let due = list.since(self.done).get(self.next..).unwrap_or_default();
             let now = &due[..due.len().min(Self::AT_ONCE)];
-            for announcement in now {
-                speak(announcement, cx, counters);
+            for (_, announcement) in now {
+                speak(*announcement, cx, counters);
                 // One that finds no room is announced once only.
                 let _ = self.again.try_push((cx.now + Self::INTERVAL, *announcement));
             }
@@ -322,7 +321,7 @@ impl Announcer {
             match self.again.first().copied() {
                 Some((when, announcement)) if when <= cx.now => {
                     self.again.remove(0);
-                    speak(&announcement, cx, counters);
+                    speak(announcement, cx, counters);
                 }
                 _ => break,
             }
@@ -342,7 +341,7 @@ impl Announcer {
 }
 
 /// Announces an EIP, unless it is gone or elsewhere by now.
-fn speak(announcement: &Announcement, cx: &mut Context<'_>, counters: &mut Counters) {
+fn speak(announcement: Announcement, cx: &mut Context<'_>, counters: &mut Counters) {
     let is_there =
         cx.snapshot.eip(announcement.address).is_some_and(|e| e.interface == announcement.interface);
     if let (true, Some(interface)) = (is_there, cx.snapshot.interface(announcement.interface)) {

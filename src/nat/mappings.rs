@@ -8,7 +8,7 @@ use zerocopy::FromZeros;
 use crate::base::hugepage::HugeSlice;
 use crate::base::{EipIndex, EntryId};
 use crate::nat::index::Index;
-use crate::nat::key::{EndpointKey, Hasher};
+use crate::nat::key::{EndpointKey, Hashed, Hasher};
 use crate::nat::session::{Flow, SessionKind};
 
 /// A mapping.
@@ -37,22 +37,6 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// A mapping of an inside endpoint to an external one.
-    pub fn new(inside: EndpointKey, external: (u32, u16), eip: EipIndex, entry: u32) -> Self {
-        Self {
-            inside: inside.address,
-            external: external.0,
-            inside_port: inside.port,
-            external_port: external.1,
-            tenant: inside.tenant,
-            protocol: inside.protocol,
-            _unused: 0,
-            eip: eip.0,
-            entry,
-            sessions: 0,
-        }
-    }
-
     /// Its inside endpoint.
     pub fn inside_key(&self) -> EndpointKey {
         EndpointKey {
@@ -61,6 +45,11 @@ impl Mapping {
             address: self.inside,
             port: self.inside_port,
         }
+    }
+
+    /// Whether something uses it besides one session, or besides what expects one.
+    pub fn is_shared(&self) -> bool {
+        self.sessions > 1
     }
 
     /// The flow that it makes with a peer.
@@ -132,37 +121,50 @@ impl Mappings {
         self.rows.get(slot as usize).filter(|row| row.sessions > 0)
     }
 
+    /// An endpoint with its hash.
+    #[inline]
+    pub fn hashed(&self, key: EndpointKey) -> Hashed<EndpointKey> {
+        Hashed { key, hash: self.hasher.endpoint(&key) }
+    }
+
     /// Starts to load what a look-up of this endpoint will read first.
-    pub fn prefetch(&self, key: &EndpointKey) {
-        self.index.prefetch(self.hasher.endpoint(key));
+    #[inline]
+    pub fn prefetch(&self, endpoint: &Hashed<EndpointKey>) {
+        self.index.prefetch(endpoint.hash);
     }
 
     /// The slot of the mapping with this inside endpoint.
-    pub fn by_inside(&self, key: &EndpointKey) -> Option<u32> {
-        self.find(key, |row| row.inside_key() == *key)
+    pub fn by_inside(&self, endpoint: &Hashed<EndpointKey>) -> Option<u32> {
+        self.find(endpoint, Mapping::inside_key)
     }
 
     /// The slot of the mapping with this external endpoint.
-    pub fn by_external(&self, key: &EndpointKey) -> Option<u32> {
-        self.find(key, |row| row.external_key() == *key)
+    pub fn by_external(&self, endpoint: &Hashed<EndpointKey>) -> Option<u32> {
+        self.find(endpoint, Mapping::external_key)
     }
 
-    fn find(&self, key: &EndpointKey, is_it: impl Fn(&Mapping) -> bool) -> Option<u32> {
-        self.index.find(self.hasher.endpoint(key), |slot| self.get(slot).is_some_and(&is_it))
+    #[inline]
+    fn find(&self, endpoint: &Hashed<EndpointKey>, key: fn(&Mapping) -> EndpointKey) -> Option<u32> {
+        self.index.find(endpoint.hash, |slot| self.get(slot).is_some_and(|row| key(row) == endpoint.key))
     }
 
-    /// Adds a mapping for its first session; `None`, and no change, when there is no room.
-    pub fn insert(&mut self, mapping: Mapping) -> Option<u32> {
+    /// Adds a mapping of an inside endpoint to an external one on an EIP, for its first session; `None`, and no change, when
+    /// there is no room.
+    pub fn insert(
+        &mut self,
+        inside: &Hashed<EndpointKey>,
+        external: &Hashed<EndpointKey>,
+        eip: EipIndex,
+        entry: EntryId,
+    ) -> Option<u32> {
         let fresh = self.free == NONE;
         let slot = if fresh { self.used } else { self.free };
         let next_free = self.rows.get(slot as usize)?.inside;
-        let inside = self.hasher.endpoint(&mapping.inside_key());
-        let external = self.hasher.endpoint(&mapping.external_key());
-        if !self.index.insert(inside, slot) {
+        if !self.index.insert(inside.hash, slot) {
             return None;
         }
-        if !self.index.insert(external, slot) {
-            self.index.remove(inside, slot);
+        if !self.index.insert(external.hash, slot) {
+            self.index.remove(inside.hash, slot);
             return None;
         }
         if fresh {
@@ -170,7 +172,18 @@ impl Mappings {
         } else {
             self.free = next_free;
         }
-        self.rows[slot as usize] = Mapping { sessions: 1, ..mapping };
+        self.rows[slot as usize] = Mapping {
+            inside: inside.key.address,
+            external: external.key.address,
+            inside_port: inside.key.port,
+            external_port: external.key.port,
+            tenant: inside.key.tenant,
+            protocol: inside.key.protocol,
+            _unused: 0,
+            eip: eip.0,
+            entry: entry.0,
+            sessions: 1,
+        };
         self.len += 1;
         Some(slot)
     }

@@ -8,30 +8,43 @@
 //! | [`flow`] | packets of sessions: check, count, translate |
 //! | [`leave`] | the way out of every packet: next hop, bandwidth, rewriting, hairpinning |
 //! | [`decision`], [`inward`], [`outward`] | packets without a session: which entry takes them |
+//! | `prospect` | what new sessions of a batch will need, looked up for all of them at once |
 //! | [`create`] | the session that an entry makes, its mapping and its port |
+//! | `reset` | TCP resets of the gateway's own |
 //! | [`local`] | ARP, echo and ICMP errors of the gateway itself |
 //! | [`icmp_error`], [`fragments`] | ICMP errors and fragments that pass through |
+//! | `ftp` | the application-level gateway for FTP |
 //! | [`reassembly`] | which fragments belong together |
 //! | [`table`], [`index`], [`session`], [`key`], [`tcp`] | the session table |
+//! | [`half_open`], `eviction` | connections whose handshake is not complete, and what they give way to |
 //! | [`mappings`], [`hosts`], [`ports`] | what SNAT sessions share |
 //! | [`identification`] | IP identifications of what leaves with a shared EIP |
 //! | [`neighbours`] | next hops and ARP |
-//! | [`query`], [`trace`] | questions that change nothing: listings, explanations, traces |
+//! | `kill` | ending sessions on request |
+//! | [`query`], [`trace`], [`capture`] | questions that change nothing: listings, explanations, traces, captures |
+//! | [`usage`] | what each gateway, EIP and entry has carried |
 //! | [`output`], [`counters`], [`events`] | what comes out |
+//! | [`estate`] | what is left of an engine that died |
 
+pub mod capture;
 pub mod counters;
 pub mod create;
 pub mod decision;
 pub mod engine;
+pub mod estate;
 pub mod events;
+mod eviction;
 pub mod flow;
 pub mod fragments;
+mod ftp;
+pub mod half_open;
 pub mod hosts;
 pub mod icmp_error;
 pub mod identification;
 pub mod index;
 pub mod inward;
 pub mod key;
+mod kill;
 pub mod lane;
 pub mod leave;
 pub mod local;
@@ -40,19 +53,25 @@ pub mod neighbours;
 pub mod output;
 pub mod outward;
 pub mod ports;
+mod prospect;
 pub mod query;
 pub mod reassembly;
+mod reset;
 mod review;
 pub mod session;
 pub mod stage;
 pub mod table;
 pub mod tcp;
 pub mod trace;
+pub mod usage;
 
+pub use capture::{Capture, CaptureFilter, CaptureReader, CaptureRecord, Way};
 pub use counters::Counters;
 pub use engine::{Engine, EngineConfig, Memory, Occupancy};
+pub use estate::Estate;
 pub use events::{Ending, Event};
 pub use output::{BATCH, Emission, Exit, NeighbourFact, Output, Verdict};
-pub use ports::PortsRow;
+pub use ports::{Destination, Distributions, PortsRow};
 pub use query::{Explanation, Fate, Question, SessionCursor, SessionFilter, SessionRow, SessionState, Step};
 pub use trace::{TraceFilter, TraceRecord};
+pub use usage::{Usage, UsageKind};

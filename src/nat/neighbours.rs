@@ -17,7 +17,7 @@ use crate::nat::{Counters, Exit, NeighbourFact, Output};
 use crate::policy::{Interface, Snapshot};
 use crate::wire::arp::Arp;
 use crate::wire::bytes::put;
-use crate::wire::ethernet;
+use crate::wire::ethernet::{self, LinkHeader};
 
 /// After this time without a sign of life a neighbour is asked whether it is still there.
 const CONFIRM: u32 = Tick::ticks(Duration::from_secs(30));
@@ -73,7 +73,7 @@ pub struct NextHop {
     /// Its present number.
     number: Adjacency,
     /// The header at the end of the room for the longest one, so that it can be copied at a fixed length.
-    header: [u8; ethernet::HEADER + ethernet::TAG],
+    header: LinkHeader,
     header_len: u8,
     /// Whether the Ethernet address is known.
     is_ready: u8,
@@ -90,7 +90,7 @@ impl NextHop {
 
     /// The link header at the end of room for the longest one, and its length.
     #[inline(always)]
-    pub fn padded_header(&self) -> (&[u8; ethernet::HEADER + ethernet::TAG], u16) {
+    pub fn padded_header(&self) -> (&LinkHeader, u16) {
         (&self.header, u16::from(self.header_len))
     }
 
@@ -188,6 +188,11 @@ impl Neighbours {
             free_buffers: (0..WAITING as u16).collect(),
             interfaces: ArrayVec::new(),
         })
+    }
+
+    /// The interface by which a number leads.
+    pub fn interface(&self, number: Adjacency) -> Option<&Interface> {
+        self.interfaces.get(self.rows.get(number.slot())?.interface.index())
     }
 
     /// Number of neighbours, known or asked for.

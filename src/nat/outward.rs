@@ -43,7 +43,7 @@ impl Engine {
             return self.decide_static(entry, lane, snapshot);
         }
         let Some(entry) = snapshot.snat(vpc, key.source) else {
-            return Decision::Drop(DropReason::NoSnatEntry);
+            return self.decide_uncovered(lane, snapshot);
         };
         if entry.untranslated.lookup(key.destination).is_some() {
             return Decision::Route(Realm::Outside);
@@ -61,6 +61,17 @@ impl Engine {
             return Decision::Drop(DropReason::TcpNotSyn);
         }
         Decision::Snat(entry)
+    }
+}
+
+impl Engine {
+    /// No entry covers a private host any more, or none ever did; where sessions are kept, its owner may have one.
+    fn decide_uncovered(&self, lane: &Lane, snapshot: &Snapshot) -> Decision<'static> {
+        let owner = owner_of_host(lane.key().source, self.workers);
+        if snapshot.is_any_leaving() && owner != self.worker.0 {
+            return Decision::hand(owner, lane);
+        }
+        Decision::Drop(DropReason::NoSnatEntry)
     }
 }
 

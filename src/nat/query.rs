@@ -1,16 +1,18 @@
 //! Questions to an engine that change nothing: which sessions there are, and what would become of a packet.
 
 use crate::base::{
-    DropReason, EipIndex, EntryId, GatewayIndex, InterfaceIndex, Moment, PortIndex, Tick, VpcIndex,
-    WorkerIndex,
+    DropReason, EntryId, GatewayIndex, InterfaceIndex, Moment, PortIndex, Tick, VpcIndex, WorkerIndex,
 };
-use crate::nat::decision::Decision;
+use crate::nat::decision::{Decision, routed};
 use crate::nat::engine::Engine;
-use crate::nat::flow::{end_of, in_force};
-use crate::nat::key::{EndpointKey, FlowKey};
+use crate::nat::eviction::Newcomer;
+use crate::nat::flow::{end_of, in_force, is_kept};
+use crate::nat::fragments::{by_address_alone, check_addresses, is_for_gateway, may_be_translated};
+use crate::nat::hosts::HostKey;
+use crate::nat::key::FlowKey;
 use crate::nat::lane::Lane;
-use crate::nat::ports::PortsRow;
-use crate::nat::session::{CARRY, Flow, Record, Session, SessionKind};
+use crate::nat::ports::{Destination, PortsRow};
+use crate::nat::session::{Flow, Record, Session, SessionKind};
 use crate::nat::table::timeout;
 use crate::nat::tcp::{self, TcpState};
 use crate::policy::{Mapping, Prefix, Realm, Snapshot, SnatEntry};
@@ -97,7 +99,8 @@ fn contains(wanted: Option<Prefix>, address: u32) -> bool {
 }
 
 impl SessionFilter {
-    fn admits(&self, row: &SessionRow) -> bool {
+    /// Whether a session is one of those that are asked for.
+    pub fn admits(&self, row: &SessionRow) -> bool {
         agrees(self.vpc, row.vpc)
             && agrees(self.protocol, row.protocol)
             && contains(self.inside, row.inside.0)
@@ -113,15 +116,45 @@ impl SessionFilter {
 }
 
 impl Engine {
-    /// Continues a listing of the external ports that are taken; see [`Ports::list`](crate::nat::ports::Ports::list).
+    /// Continues a listing of EIPs of which ports, or blocks of them, are taken: appends rows within the capacity of `rows`, and
+    /// says whether it has come to the end.
     pub fn list_ports(&self, cursor: &mut u32, rows: &mut Vec<PortsRow>) -> bool {
-        self.ports.list(cursor, rows)
+        for row in self.ports.rows().chain(self.port_blocks.rows()).skip(*cursor as usize) {
+            if rows.len() == rows.capacity() {
+                return false;
+            }
+            *cursor += 1;
+            if row.taken > 0 {
+                rows.push(row);
+            }
+        }
+        true
+    }
+
+    /// Destinations to which nearly all ports of an EIP are in use by endpoint-dependent sessions, with how many are: a few of them.
+    pub fn crowded(&self, rows: &mut Vec<(Destination, u32)>) {
+        let room = rows.capacity() - rows.len();
+        rows.extend(self.ports.crowded().into_iter().take(room));
     }
 }
 
 /// How far a listing has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SessionCursor(u32);
+
+impl SessionCursor {
+    /// The next slots to look at, at most `budget`.
+    pub(super) fn advance(&mut self, budget: usize, capacity: usize) -> std::ops::Range<u32> {
+        let from = self.0;
+        self.0 = (from as usize + budget).min(capacity) as u32;
+        from..self.0
+    }
+
+    /// Whether all slots were looked at.
+    pub(super) fn is_at(self, capacity: usize) -> bool {
+        self.0 as usize >= capacity
+    }
+}
 
 impl Engine {
     /// Continues a listing: looks at no more than `budget` slots and appends rows to `rows` within its capacity, so that it
@@ -153,7 +186,7 @@ impl Engine {
         cursor.0 as usize >= self.sessions.capacity()
     }
 
-    fn row(&self, slot: u32, now: Tick) -> Option<SessionRow> {
+    pub(super) fn row(&self, slot: u32, now: Tick) -> Option<SessionRow> {
         if !self.sessions.is_live(slot) {
             return None;
         }
@@ -168,10 +201,16 @@ impl Engine {
             tenant: question.realm.tenant(),
             datagram: question.datagram,
             interface: question.interface,
+            arrival: question.arrival,
             ..Lane::default()
         };
         // A packet turns round at most once.
         for step in 0..2 {
+            if lane.datagram.is_fragment()
+                && !self.explain_fragment(&mut lane, snapshot, now, &mut explanation)
+            {
+                break;
+            }
             let Some(flow) = self.explain_step(&lane, snapshot, now, &mut explanation) else { break };
             let end = end_of(lane.tenant);
             let (realm, destination) = match end {
@@ -182,15 +221,68 @@ impl Engine {
                 explanation.hairpin = true;
                 lane.arrival = Arrival::Hairpin;
                 lane.datagram.ttl = lane.datagram.ttl.saturating_sub(1);
+                if let Some(identification) = lane.identification.filter(|_| flow.kind.shares_eip()) {
+                    lane.datagram.id = identification;
+                }
                 lane.datagram.source = flow.external.0;
                 lane.datagram.source_port = flow.external.1;
                 lane.tenant = Realm::Outside.tenant();
+                if matches!(explanation.steps[0], Some(Step::NewSession(_))) && flow.external == flow.peer {
+                    // A host that speaks to its own mapping: the session that would be made takes it in again.
+                    explanation.push(Step::Admitted(flow));
+                    let inside = Realm::of_tenant(flow.tenant);
+                    self.explain_way(inside, flow.inside.0, &lane, snapshot, &mut explanation);
+                    break;
+                }
                 continue;
             }
             self.explain_way(realm, destination, &lane, snapshot, &mut explanation);
             break;
         }
         explanation
+    }
+
+    /// What a fragment meets before its flow: whether it goes on, a later one with the ports of the first.
+    fn explain_fragment(
+        &self,
+        lane: &mut Lane,
+        snapshot: &Snapshot,
+        now: Moment,
+        told: &mut Explanation,
+    ) -> bool {
+        let is_first = lane.datagram.fragment_offset() == 0;
+        if !is_first && let Err(reason) = check_addresses(lane, snapshot) {
+            told.fate = Some(Fate::Drop(reason));
+            return false;
+        }
+        if let Some(to) = self.meeting_place(lane, snapshot) {
+            told.fate = Some(Fate::Handed(to));
+            return false;
+        }
+        if is_first {
+            return true;
+        }
+        if let Some(first) = self.fragments.first_of(lane, now.tick()) {
+            (lane.datagram.source_port, lane.datagram.destination_port) =
+                (first.key.source_port, first.key.destination_port);
+            lane.identification = first.identification;
+            return true;
+        }
+        let (source, destination) = (lane.datagram.source, lane.datagram.destination);
+        let is_own = is_for_gateway(lane, snapshot);
+        if !is_own && let Some(realm) = routed(lane.tenant, source, destination, snapshot, |_| true) {
+            told.push(Step::Routed(realm));
+            if told.survives(lane) {
+                self.explain_way(realm, destination, lane, snapshot, told);
+            }
+            return false;
+        }
+        if !is_own && by_address_alone(lane, snapshot).is_some() {
+            return true;
+        }
+        let may_come = !is_own && may_be_translated(&lane.key(), snapshot);
+        told.fate = Some(if may_come { Fate::Waits } else { Fate::Drop(DropReason::FragmentNoFirst) });
+        false
     }
 
     /// One translation: its flow, or `None` when the packet ends here.
@@ -203,7 +295,8 @@ impl Engine {
     ) -> Option<Flow> {
         if let Some(slot) = self.sessions.find(self.sessions.hash(&lane.key()), &lane.key())
             && let Some((session, record)) = self.sessions.get(slot)
-            && in_force(&session.flow(record), snapshot)
+            && (in_force(&session.flow(record), snapshot)
+                || is_kept(&session.flow(record), record.gateway, snapshot))
         {
             let row = session_row(self.worker, session, record, now.tick());
             let flow = session.flow(record);
@@ -219,8 +312,10 @@ impl Engine {
                 told.push(Step::Static(entry.flow));
                 told.survives(lane).then_some(entry.flow)
             }
-            Decision::Admit { entry, flow, .. } => {
-                if let Err(reason) = self.would_admit(entry, flow.inside.0, flow.tenant, snapshot) {
+            Decision::Admit { entry, mapping, flow } => {
+                if let Err(reason) =
+                    self.would_admit(entry, Newcomer::of(&flow, Some(mapping), lane), snapshot, told)
+                {
                     told.fate = Some(Fate::Drop(reason));
                     return None;
                 }
@@ -228,11 +323,18 @@ impl Engine {
                 told.survives(lane).then_some(flow)
             }
             Decision::Snat(entry) => {
-                if let Err(reason) = self.would_admit(entry, lane.key().source, lane.tenant, snapshot) {
+                if let Err(reason) = self.would_admit(entry, Newcomer::from(lane), snapshot, told) {
                     told.fate = Some(Fate::Drop(reason));
                     return None;
                 }
-                let flow = self.would_map(entry, &lane.key(), snapshot);
+                let Some(mut flow) = self.would_map(entry, &lane.key(), snapshot) else {
+                    told.fate = Some(Fate::Drop(DropReason::PortsExhausted));
+                    return None;
+                };
+                if told.gives_way {
+                    // The mapping that is there may go with what gives way.
+                    flow.external.1 = 0;
+                }
                 told.push(Step::NewSession(flow));
                 told.survives(lane).then_some(flow)
             }
@@ -243,13 +345,10 @@ impl Engine {
                 }
                 None
             }
-            Decision::Echo => {
-                told.fate = Some(Fate::AnsweredByGateway);
-                None
-            }
-            Decision::Local => {
+            Decision::Echo | Decision::Local => {
                 let is_echo = lane.datagram.transport == crate::wire::Transport::EchoRequest;
-                told.fate = Some(if is_echo {
+                // What is not whole is not answered.
+                told.fate = Some(if is_echo && !lane.datagram.is_fragment() {
                     Fate::AnsweredByGateway
                 } else {
                     Fate::Drop(DropReason::LocalUnserved)
@@ -267,15 +366,28 @@ impl Engine {
         }
     }
 
-    /// Whether limits and tables have room for one more SNAT session of a host.
+    /// Whether limits and tables have room for one more SNAT session of a host, or a half-open connection would make it.
     fn would_admit(
         &self,
         entry: &SnatEntry,
-        host: u32,
-        tenant: u16,
+        newcomer: Newcomer,
+        snapshot: &Snapshot,
+        told: &mut Explanation,
+    ) -> Result<(), DropReason> {
+        self.has_room(entry, newcomer.inside(), snapshot).or_else(|reason| {
+            told.gives_way = self.gives_way(entry, newcomer, reason, snapshot).is_some();
+            if told.gives_way { Ok(()) } else { Err(reason) }
+        })
+    }
+
+    fn has_room(
+        &self,
+        entry: &SnatEntry,
+        (tenant, host): (u16, u32),
         snapshot: &Snapshot,
     ) -> Result<(), DropReason> {
-        let host = self.hosts.find(tenant, host).and_then(|slot| self.hosts.get(slot));
+        let host = self.hosts.hashed(HostKey { tenant, address: host });
+        let host = self.hosts.find(&host).and_then(|slot| self.hosts.get(slot));
         if host.is_some_and(|host| host.sessions >= entry.host_quota) {
             return Err(DropReason::HostQuota);
         }
@@ -289,24 +401,19 @@ impl Engine {
         Ok(())
     }
 
-    /// The flow that a SNAT entry would make: its external port is zero where it would be chosen then.
-    fn would_map(&self, entry: &SnatEntry, key: &FlowKey, snapshot: &Snapshot) -> Flow {
-        let inside = EndpointKey {
-            tenant: key.tenant,
-            protocol: key.protocol,
-            address: key.source,
-            port: key.source_port,
-        };
+    /// The flow that a SNAT entry would make, if it finds a port: its external port is zero where it would be chosen then.
+    fn would_map(&self, entry: &SnatEntry, key: &FlowKey, snapshot: &Snapshot) -> Option<Flow> {
+        let prospect = self.prospect(key);
         let peer = (key.destination, key.destination_port);
         let known = (entry.mapping == Mapping::EndpointIndependent)
-            .then(|| self.mappings.by_inside(&inside))
+            .then(|| self.mappings.by_inside(&prospect.inside))
             .flatten()
             .and_then(|slot| self.mappings.get(slot))
             .map(|row| row.flow(peer))
             .filter(|flow| in_force(flow, snapshot));
-        known.unwrap_or_else(|| {
-            let choice = self.choose_eip(entry, key, self.hosts.find(key.tenant, key.source));
-            Flow {
+        known.or_else(|| {
+            let member = self.would_leave_with(entry, key, snapshot)?;
+            Some(Flow {
                 kind: match entry.mapping {
                     Mapping::EndpointIndependent => SessionKind::Snat,
                     Mapping::EndpointDependent => SessionKind::SnatDependent,
@@ -314,11 +421,11 @@ impl Engine {
                 protocol: key.protocol,
                 tenant: key.tenant,
                 inside: (key.source, key.source_port),
-                external: (choice.map_or(0, |choice| choice.address), 0),
+                external: (member.address, 0),
                 peer,
-                eip: choice.map_or(EipIndex(0), |choice| choice.index),
+                eip: member.index,
                 entry: entry.id,
-            }
+            })
         })
     }
 
@@ -359,7 +466,6 @@ pub(super) fn session_row(worker: WorkerIndex, session: &Session, record: &Recor
         Realm::Vpc(vpc) => vpc,
         Realm::Outside => VpcIndex(u16::MAX),
     };
-    let carried = |carries: u32, rest: u32| u64::from(carries) * u64::from(CARRY) + u64::from(rest);
     let idle = now.since(Tick(session.last_seen));
     SessionRow {
         worker,
@@ -376,8 +482,8 @@ pub(super) fn session_row(worker: WorkerIndex, session: &Session, record: &Recor
         },
         entry: flow.entry,
         gateway: GatewayIndex(record.gateway),
-        bytes_out: carried(record.carried_out, session.bytes_out),
-        bytes_in: carried(record.carried_in, session.bytes_in),
+        bytes_out: record.settled_out.get() + u64::from(session.bytes_out),
+        bytes_in: record.settled_in.get() + u64::from(session.bytes_in),
         age: now.since(Tick(record.created)),
         idle,
         expires: timeout(session, record).saturating_sub(idle),
@@ -393,6 +499,8 @@ pub struct Question {
     pub realm: Realm,
     /// The interface that it would come in on.
     pub interface: InterfaceIndex,
+    /// How it would come to the worker that is asked.
+    pub arrival: Arrival,
 }
 
 /// One translation on the way of a packet.
@@ -426,6 +534,8 @@ pub enum Fate {
     },
     /// Answered by the gateway itself.
     AnsweredByGateway,
+    /// A later fragment that is held until the first one of its datagram comes.
+    Waits,
     /// Handed to another worker, which is to be asked for the rest.
     Handed(WorkerIndex),
     /// Dropped.
@@ -439,6 +549,8 @@ pub struct Explanation {
     pub steps: [Option<Step>; 2],
     /// Whether it turns round inside the gateway, between the first and the second.
     pub hairpin: bool,
+    /// Whether a half-open connection gives way to its session.
+    pub gives_way: bool,
     /// Its end.
     pub fate: Option<Fate>,
 }

@@ -3,7 +3,7 @@
 use zerocopy::FromZeros;
 
 use crate::base::{EipIndex, EntryId, Generation, Tick};
-use crate::nat::key::FlowKey;
+use crate::nat::key::{FlowKey, addresses, ports};
 use crate::nat::neighbours::Adjacency;
 use crate::policy::Realm;
 use crate::wire::rewrite::{Change, End, transport_delta};
@@ -23,6 +23,7 @@ pub enum SessionKind {
 }
 
 impl SessionKind {
+    #[inline(always)]
     const fn bits(self) -> u8 {
         match self {
             Self::Snat => 1,
@@ -33,7 +34,7 @@ impl SessionKind {
     }
 
     const fn of_bits(bits: u8) -> Self {
-        match bits & 7 {
+        match bits & KIND {
             1 => Self::Snat,
             2 => Self::SnatDependent,
             3 => Self::DnatPort,
@@ -45,24 +46,31 @@ impl SessionKind {
     pub const fn is_snat(self) -> bool {
         matches!(self, Self::Snat | Self::SnatDependent)
     }
+
+    /// Whether other private hosts may have sessions with the same EIP.
+    pub const fn shares_eip(self) -> bool {
+        self.bits() != Self::DnatAny.bits()
+    }
 }
 
 /// The part of a session that every packet touches: one cache line.
 #[derive(Clone, Copy, Debug, FromZeros)]
 #[repr(C, align(64))]
 pub struct Session {
+    // The peer stands between the two others, so that each direction's source and destination are side by side in the order
+    // of a packet's header, and are compared at once.
     /// The private host's address.
     pub inside: u32,
-    /// The EIP.
-    pub external: u32,
     /// The peer's address.
     pub peer: u32,
+    /// The EIP.
+    pub external: u32,
     /// The private host's port.
     pub inside_port: u16,
-    /// The port on the EIP.
-    pub external_port: u16,
     /// The peer's port.
     pub peer_port: u16,
+    /// The port on the EIP.
+    pub external_port: u16,
     /// The VPC as a tenant number; zero in a free slot.
     pub tenant: u16,
     /// IP protocol number.
@@ -84,9 +92,9 @@ pub struct Session {
     pub generation: u32,
     /// The slot of the EIP.
     pub eip: u32,
-    /// Bytes of IP packets out, less what was carried to [`Record::carried_out`].
+    /// Bytes of IP packets out, less those in [`Record::settled_out`].
     pub bytes_out: u32,
-    /// Bytes of IP packets in, less what was carried.
+    /// Bytes of IP packets in, less those in [`Record::settled_in`].
     pub bytes_in: u32,
     /// What the private host has acknowledged of a TCP connection; zero if it has not yet.
     pub acknowledged_out: u32,
@@ -112,19 +120,48 @@ pub struct Record {
     pub timeout_transitory: u32,
     /// Idle timeout in ticks of an established TCP connection.
     pub timeout_established: u32,
-    /// Carries of [`CARRY`] bytes out.
-    pub carried_out: u32,
-    /// Carries of [`CARRY`] bytes in.
-    pub carried_in: u32,
+    /// Bytes out that were moved here, and are accounted for in the usage of its entry.
+    pub settled_out: ByteCount,
+    /// Bytes in, likewise.
+    pub settled_in: ByteCount,
 }
+
+const _: () = assert!(size_of::<Record>() == 36);
+
+/// A number of bytes, up to 281 terabytes, in six bytes: a record is kept small.
+#[derive(Clone, Copy, Debug, Default, FromZeros)]
+pub struct ByteCount([u16; 3]);
+
+impl ByteCount {
+    /// The number.
+    pub fn get(self) -> u64 {
+        let Self([low, middle, high]) = self;
+        u64::from(low) | u64::from(middle) << 16 | u64::from(high) << 32
+    }
+
+    /// Adds to it, as far as there is room.
+    pub fn add(&mut self, bytes: u32) {
+        let sum = (self.get() + u64::from(bytes)).min((1 << 48) - 1);
+        self.0 = [sum as u16, (sum >> 16) as u16, (sum >> 32) as u16];
+    }
+}
+
+/// In `kind`: what made the session.
+const KIND: u8 = 7;
 
 /// In `kind`: the session is found by its mapping and peer, too.
 const NOTES_PEER: u8 = 8;
 
+/// In `kind`: both hosts are sent a TCP reset when it expires.
+const RESETS: u8 = 16;
+
+/// In `kind`: its external port is one of a block of ports, and the session log tells of the block.
+const IN_BLOCK: u8 = 32;
+
 /// In `window_scales`: neither host's SYN was seen.
 const UNKNOWN_SCALES: u8 = 0xff;
 
-/// Bytes in one carry from the 32-bit counters of the hot part.
+/// Bytes from which on a counter of the hot part is moved to the record.
 pub const CARRY: u32 = 1 << 31;
 
 /// The three endpoints of a flow, and what they belong to.
@@ -210,6 +247,12 @@ impl Session {
         SessionKind::of_bits(self.kind)
     }
 
+    /// Whether other private hosts may have sessions with its EIP.
+    #[inline(always)]
+    pub fn shares_eip(&self) -> bool {
+        self.kind & KIND != SessionKind::DnatAny.bits()
+    }
+
     /// Whether its peer is noted for filtering.
     pub(super) fn notes_peer(&self) -> bool {
         self.kind & NOTES_PEER != 0
@@ -217,6 +260,24 @@ impl Session {
 
     pub(super) fn set_notes_peer(&mut self) {
         self.kind |= NOTES_PEER;
+    }
+
+    /// Whether both hosts are to be told when it expires as an established connection.
+    pub(super) fn is_reset_at_expiry(&self) -> bool {
+        self.kind & RESETS != 0
+    }
+
+    pub(super) fn set_reset_at_expiry(&mut self) {
+        self.kind |= RESETS;
+    }
+
+    /// Whether its external port is one of a block.
+    pub(super) fn is_in_block(&self) -> bool {
+        self.kind & IN_BLOCK != 0
+    }
+
+    pub(super) fn set_in_block(&mut self) {
+        self.kind |= IN_BLOCK;
     }
 
     /// Whether it is TCP.
@@ -289,17 +350,18 @@ impl Session {
     /// The same for a packet of which this end is changed.
     #[inline(always)]
     pub fn has_at(&self, end: End, key: &FlowKey) -> bool {
-        let (source, destination) = ((key.source, key.source_port), (key.destination, key.destination_port));
-        let peer = (self.peer, self.peer_port);
-        let same = match end {
-            End::Destination => {
-                source == peer && destination == (self.external, self.external_port) && self.tenant != 0
-            }
-            End::Source => {
-                source == (self.inside, self.inside_port) && destination == peer && key.tenant == self.tenant
-            }
+        let is_of_realm = match end {
+            End::Source => key.tenant == self.tenant,
+            End::Destination => self.tenant != 0,
         };
-        same && key.protocol == self.protocol
+        let (source, destination) = match end {
+            End::Source => ((self.inside, self.inside_port), (self.peer, self.peer_port)),
+            End::Destination => ((self.peer, self.peer_port), (self.external, self.external_port)),
+        };
+        key.addresses() == addresses(source.0, destination.0)
+            && key.ports() == ports(source.1, destination.1)
+            && key.protocol == self.protocol
+            && is_of_realm
     }
 
     /// What a packet in this direction changes.

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! index bucket (64 B) -> session (64 B)          every packet
-//!                        record (32 B)           beginning, end, listing
+//!                        record (36 B)           beginning, end, listing
 //!                        deadline (4 B)          the sweep: sixteen sessions a cache line
 //! ```
 //!
@@ -19,9 +19,9 @@ use crate::base::hugepage::{HugeSlice, Pages};
 use crate::base::prefetch::prefetch;
 use crate::nat::index::Index;
 use crate::nat::key::{FlowKey, Hasher};
-use crate::nat::session::{CARRY, Record, Session};
+use crate::nat::session::{Record, Session};
 use crate::nat::tcp;
-use crate::wire::rewrite::End;
+use crate::nat::usage::Payers;
 
 /// Ticks in which the sweep goes round all deadlines.
 const ROUND: u32 = 10;
@@ -174,26 +174,25 @@ impl SessionTable {
     }
 
     /// Adds a session; `None`, and no change, when there is no room or one of its keys is taken.
-    pub fn insert(&mut self, session: Session, record: Record) -> Option<u32> {
+    pub fn insert(&mut self, session: &Session, record: &Record) -> Option<u32> {
         let (outward, inward) = (session.outward_key(), session.inward_key());
         let (outward_hash, inward_hash) = (self.hash(&outward), self.hash(&inward));
         let slot = self.free & !FREE;
         let next = *self.deadlines.get(slot as usize)?;
-        if self.find(inward_hash, &inward).is_some() || self.find(outward_hash, &outward).is_some() {
+        let sessions = &self.sessions;
+        let has = |key: FlowKey| move |slot: u32| sessions.get(slot as usize).is_some_and(|s| s.has(&key));
+        if !self.index.insert_unless(outward_hash, slot, has(outward)) {
             return None;
         }
-        if !self.index.insert(outward_hash, slot) {
-            return None;
-        }
-        if !self.index.insert(inward_hash, slot) {
+        if !self.index.insert_unless(inward_hash, slot, has(inward)) {
             self.index.remove(outward_hash, slot);
             return None;
         }
         self.free = next;
         let at = slot as usize;
-        self.deadlines[at] = (session.last_seen + timeout(&session, &record)).min(FREE - 1);
-        self.sessions[at] = session;
-        self.records[at] = record;
+        self.deadlines[at] = (session.last_seen + timeout(session, record)).min(FREE - 1);
+        self.sessions[at] = *session;
+        self.records[at] = *record;
         self.len += 1;
         self.prefetch_free();
         Some(slot)
@@ -268,19 +267,20 @@ impl SessionTable {
         }
     }
 
-    /// Carries a byte counter that has grown large into the record.
+    /// Moves a session's byte counters into its record; says how much that was out and in, and whom it counts for.
     #[cold]
-    pub fn carry(&mut self, slot: u32, end: End) {
+    pub(super) fn settle(&mut self, slot: u32) -> Option<(Payers, u32, u32)> {
         let at = slot as usize;
-        let (Some(session), Some(record)) = (self.sessions.get_mut(at), self.records.get_mut(at)) else {
-            return;
-        };
-        let (bytes, carried) = match end {
-            End::Source => (&mut session.bytes_out, &mut record.carried_out),
-            End::Destination => (&mut session.bytes_in, &mut record.carried_in),
-        };
-        *bytes -= CARRY;
-        *carried += 1;
+        let session = self.sessions.get_mut(at).filter(|session| session.tenant != 0)?;
+        if session.bytes_out == 0 && session.bytes_in == 0 {
+            return None;
+        }
+        let record = self.records.get_mut(at)?;
+        let (bytes_out, bytes_in) =
+            (std::mem::take(&mut session.bytes_out), std::mem::take(&mut session.bytes_in));
+        record.settled_out.add(bytes_out);
+        record.settled_in.add(bytes_in);
+        Some((Payers::of(session, record), bytes_out, bytes_in))
     }
 
     /// The next slot whose session has expired, looking at no more slots than `budget`, which goes down by those looked

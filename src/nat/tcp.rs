@@ -17,6 +17,14 @@ pub const FIN_IN: u8 = 8;
 /// RST from either, with nothing after it.
 pub const RESET: u8 = 16;
 
+/// Not a flag of TCP: what the hosts say is read, so no segment is plain, see the gateway for FTP beside this.
+pub const LOOKED_INTO: u8 = 32;
+
+/// Not a flag of TCP: of a DNAT flow until it is established. Another worker, or natgate before a restart, may have seen what is
+/// missing here, so it is not waited for: the private host speaks only on connections that are open, and a peer's segment counts once
+/// the private host answers, for anybody can send one.
+pub const PARTIAL: u8 = 64;
+
 /// The state of a TCP connection in words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TcpState {
@@ -58,10 +66,17 @@ pub const fn is_over(bits: u8) -> bool {
     matches!(state(bits), TcpState::Closed | TcpState::Reset)
 }
 
+/// Whether one side's SYN was seen and the other's never, whatever came since.
+pub const fn is_half_open(bits: u8) -> bool {
+    bits & !LOOKED_INTO != 0 && bits & (SYN_OUT | SYN_IN) != SYN_OUT | SYN_IN
+}
+
 /// Whether a segment acknowledges and cannot change any state: those are the most.
 #[inline(always)]
 pub const fn is_plain(flags: u8, bits: u8) -> bool {
-    flags & (SYN | FIN | RST | ACK) == ACK && is_established(bits)
+    flags & (SYN | FIN | RST | ACK) == ACK
+        && bits & (SYN_OUT | SYN_IN | RESET | LOOKED_INTO) == SYN_OUT | SYN_IN
+        && bits & (FIN_OUT | FIN_IN) != FIN_OUT | FIN_IN
 }
 
 /// Whether a segment opens a connection anew where one is over (RFC 5382 REQ-2, TIME-WAIT reuse of RFC 6191).
@@ -79,17 +94,22 @@ pub const fn after(bits: u8, flags: u8, end: End) -> u8 {
         return bits | RESET;
     }
     if flags & SYN != 0 {
-        let before = if reopens(bits, flags) { 0 } else { bits & !RESET };
-        return before | syn;
+        let before = if reopens(bits, flags) { bits & LOOKED_INTO } else { bits & !RESET };
+        return whole(before | syn);
     }
     // Traffic after a reset shows that the reset was not believed (RFC 7857 §2.2).
     let bits = bits & !RESET;
+    let bits = match end {
+        _ if bits & PARTIAL == 0 => bits,
+        End::Source => whole(bits | SYN_OUT | SYN_IN),
+        End::Destination => bits | SYN_IN,
+    };
     if flags & FIN != 0 { bits | fin } else { bits }
 }
 
-/// The bits of a connection that is met in its middle, as after a restart: only DNAT entries allow that.
-pub const fn picked_up(flags: u8, end: End) -> u8 {
-    if flags & SYN == 0 { after(SYN_OUT | SYN_IN, flags, end) } else { after(0, flags, end) }
+/// Once both sides have opened, nothing is missing any more.
+const fn whole(bits: u8) -> u8 {
+    if bits & (SYN_OUT | SYN_IN) == SYN_OUT | SYN_IN { bits & !PARTIAL } else { bits }
 }
 
 /// Whether a segment opens a connection.
@@ -128,6 +148,24 @@ mod tests {
     #[test]
     fn a_simultaneous_open_establishes() {
         assert_eq!(run(&[(SYN, End::Source), (SYN, End::Destination)]), TcpState::Established);
+    }
+
+    #[test]
+    fn of_a_part_the_private_host_vouches_for_the_rest() {
+        use End::{Destination as In, Source as Out};
+        let run = |steps: &[(u8, End)]| {
+            let bits = steps.iter().fold(PARTIAL, |bits, (flags, end)| after(bits, *flags, *end));
+            assert_eq!(is_half_open(bits), bits & PARTIAL != 0);
+            state(bits)
+        };
+        assert_eq!(run(&[(ACK, In), (ACK, In)]), TcpState::Opening);
+        assert_eq!(run(&[(SYN, In), (ACK, In), (FIN | ACK, In)]), TcpState::Opening);
+        assert_eq!(run(&[(SYN | ACK, Out), (SYN | ACK, Out)]), TcpState::Opening);
+        assert_eq!(run(&[(ACK, In), (ACK, Out)]), TcpState::Established);
+        assert_eq!(run(&[(ACK, Out)]), TcpState::Established);
+        assert_eq!(run(&[(SYN | ACK, Out), (ACK, Out)]), TcpState::Established);
+        assert_eq!(run(&[(FIN | ACK, In), (FIN | ACK, Out)]), TcpState::Closed);
+        assert_eq!(run(&[(ACK, In), (RST, Out)]), TcpState::Reset);
     }
 
     #[test]

@@ -101,7 +101,7 @@ impl Engine {
         !self.trace.is_armed()
     }
 
-    fn flow_of(&self, key: &FlowKey) -> Option<Flow> {
+    pub(super) fn flow_of(&self, key: &FlowKey) -> Option<Flow> {
         let slot = self.sessions.find(self.sessions.hash(key), key)?;
         let (session, record) = self.sessions.get(slot)?;
         Some(session.flow(record))
@@ -116,10 +116,10 @@ impl Engine {
         cx: &mut Context<'_>,
     ) -> Verdict {
         if !self.trace.is_armed() || !self.trace.filter.admits(packet, &lane.key()) {
-            return self.decide(packet, lane, cx);
+            return self.decide_captured(packet, lane, cx);
         }
         let flow_before = self.flow_of(&lane.key());
-        let verdict = self.decide(packet, lane, cx);
+        let verdict = self.decide_captured(packet, lane, cx);
         let after = match verdict {
             Verdict::Send { .. } => Datagram::parse(packet.buffer, usize::from(lane.datagram.l3)).ok(),
             _ => None,

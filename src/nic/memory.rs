@@ -82,7 +82,7 @@ fn assemble(index: PortIndex, queues: Vec<MemoryQueue>, options: &Options) -> Po
         mtu: options.mtu,
     };
     let queues = queues.into_iter().map(|queue| Box::new(queue) as Box<dyn Queue>).collect();
-    Port { index, info, queues, guard: None }
+    Port { index, info, queues, rss: None, monitor: None, guard: None }
 }
 
 /// One end of a pair of rings.

@@ -9,12 +9,14 @@
 //! | [`faulty`] | decorator that drops, duplicates, reorders and corrupts by seed |
 //! | [`af_packet`] | Linux packet sockets with memory-mapped rings |
 //! | [`af_xdp`] | Linux XDP sockets |
-//! | `dpdk` | DPDK's poll-mode drivers; with the feature `dpdk` |
+//! | `dpdk` | DPDK's poll-mode drivers; with the feature `dpdk`, and by capsule with the feature `capsule` |
+//! | [`crew`] | threads that a back end brings with it |
 //! | [`open`] | chooses the back end for a device |
 //! | [`device`] | what the Linux back ends ask of a network device |
 
 pub mod af_packet;
 pub mod af_xdp;
+pub mod crew;
 pub mod device;
 #[cfg(feature = "dpdk")]
 pub mod dpdk;
@@ -26,12 +28,15 @@ pub mod pool;
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
+pub use crew::Crew;
 pub use pool::{Cache, Frame, Pool};
 
 use crate::base::PortIndex;
+use crate::base::rss::Rss;
 
 /// The most frames that one call receives or sends.
 pub const BURST: usize = 256;
@@ -120,6 +125,18 @@ impl<Q: Queue + ?Sized> Queue for Box<Q> {
     }
 }
 
+/// A device as management looks at it from time to time, on a thread of its own.
+pub trait Monitor: Send + Sync {
+    /// The speed of its link in Mbit/s, zero while it is down; `None` if it does not say.
+    fn link(&self) -> Option<u32>;
+
+    /// Its own counters that are not zero, by its own names.
+    fn statistics(&self) -> Vec<(String, u64)>;
+
+    /// Makes it distribute frames over its queues as it is to, if it does not any more; says what was found then.
+    fn restore(&self) -> Option<String>;
+}
+
 /// An opened port: its description and its queues, in worker order.
 pub struct Port {
     /// The port's index in the configuration.
@@ -128,6 +145,11 @@ pub struct Port {
     pub info: PortInfo,
     /// One queue a worker.
     pub queues: Vec<Box<dyn Queue>>,
+    /// How it distributes the packets of IPv4 flows over its queues, where that is known and is not by their owners
+    /// ([`owner`](crate::base::owner)).
+    pub rss: Option<Arc<Rss>>,
+    /// Its device, if that says anything of itself.
+    pub monitor: Option<Box<dyn Monitor>>,
     /// Undoes what opening changed on the device (offloads, an attached program) when dropped, after all queues.
     pub guard: Option<Box<dyn Send>>,
 }

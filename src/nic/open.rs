@@ -111,7 +111,7 @@ mod tests {
 
     fn port(mode: &str) -> Port {
         let info = PortInfo { device: "eth0".into(), mode: mode.into(), mac: [2; 6], mtu: 1500 };
-        Port { index: PortIndex(0), info, queues: Vec::new(), guard: None }
+        Port { index: PortIndex(0), info, queues: Vec::new(), rss: None, monitor: None, guard: None }
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::base::{EipIndex, Generation, VpcIndex};
+use crate::base::{EipIndex, EntryId, Generation, PlanIndex, VpcIndex};
 use crate::policy::snapshot::{Addresses, Announcement, SnatTable, host_key};
-use crate::policy::{Eip, Gateway, Host, Limiter, Snapshot, Topology};
+use crate::policy::{Allocation, Eip, Gateway, Host, Leaving, Limiter, Mark, Snapshot, Topology};
 
 /// The next snapshot while it is being made. What is not changed is shared with the one before; what is changed is noted
 /// under the new generation, so that sessions are checked again only where something happened.
@@ -12,17 +12,20 @@ use crate::policy::{Eip, Gateway, Host, Limiter, Snapshot, Topology};
 pub struct Edit {
     next: Snapshot,
     announce: Vec<Announcement>,
+    touched: Vec<Mark>,
 }
 
 /// Announcements that a snapshot remembers: more than one batch of a worker can miss.
 const ANNOUNCEMENTS: usize = 4096;
+/// Marks that it remembers: those of some publications. A worker that missed more looks at all sessions.
+const TOUCHED: usize = 1024;
 
 impl Snapshot {
     /// Starts the next snapshot.
     pub fn edit(&self) -> Edit {
         let mut next = self.clone();
         next.generation = Generation(self.generation.0 + 1);
-        Edit { next, announce: Vec::new() }
+        Edit { next, announce: Vec::new(), touched: Vec::new() }
     }
 }
 
@@ -60,37 +63,70 @@ impl Edit {
             return;
         }
         if old.is_none_or(|old| old.interface != eip.interface) {
-            let generation = self.next.generation;
-            self.announce.push(Announcement { generation, interface: eip.interface, address: eip.address });
+            self.announce.push(Announcement { interface: eip.interface, address: eip.address });
+        }
+        let limit = |eip: &Eip| (eip.bandwidth, eip.plan);
+        if old.map_or((None, None), |old| limit(old)) != limit(&eip) {
+            self.limit(&eip);
         }
         self.touch(eip.index);
-        self.limit(eip.index, eip.bandwidth);
         self.next.eips.insert(u64::from(eip.address), Arc::new(eip));
     }
 
-    /// Sets the bandwidth limit of an EIP. One that stays the same goes on with what is used of it.
-    fn limit(&mut self, index: EipIndex, bandwidth: Option<u64>) {
-        let key = u64::from(index.0);
-        if self.next.limiter(index).map(Limiter::bits_per_second) == bandwidth {
-            return;
-        }
-        match bandwidth {
-            Some(rate) => self.next.limiters.insert(key, Arc::new(Limiter::new(rate))),
+    /// Sets the bandwidth limit of an EIP, of its own or its plan's.
+    fn limit(&mut self, eip: &Eip) {
+        let key = u64::from(eip.index.0);
+        let limiter = match (eip.bandwidth, eip.plan) {
+            (None, _) => None,
+            (Some(rate), None) => Some(Arc::new(Limiter::new(rate))),
+            (Some(rate), Some(plan)) => Some(self.shared(plan, rate)),
+        };
+        match limiter {
+            Some(limiter) => self.next.limiters.insert(key, limiter),
             None => self.next.limiters.remove(key),
         };
+    }
+
+    /// The limit of a plan. While its rate stays the same it goes on with what is used of it, whoever joins or leaves.
+    fn shared(&mut self, plan: PlanIndex, rate: u64) -> Arc<Limiter> {
+        let key = u64::from(plan.0);
+        match self.next.plans.get(key) {
+            Some(known) if known.bits_per_second() == rate => Arc::clone(known),
+            _ => {
+                let limiter = Arc::new(Limiter::new(rate));
+                self.next.plans.insert(key, Arc::clone(&limiter));
+                limiter
+            }
+        }
     }
 
     /// Removes an EIP.
     pub fn remove_eip(&mut self, address: u32) {
         if let Some(eip) = self.next.eips.remove(u64::from(address)) {
             self.touch(eip.index);
-            self.limit(eip.index, None);
+            self.next.limiters.remove(u64::from(eip.index.0));
         }
     }
 
     /// Notes that sessions of an EIP must be checked again.
     pub fn touch(&mut self, index: EipIndex) {
-        self.next.eip_changed.set(index.index(), self.next.generation);
+        self.mark(Mark::of_eip(index));
+    }
+
+    fn mark(&mut self, mark: Mark) {
+        if self.next.changed.set(mark.index(), self.next.generation) {
+            self.touched.push(mark);
+        }
+    }
+
+    /// Says what becomes of the sessions of an entry that are not in force any more; nothing said, they end. The caller touches the
+    /// EIPs of those that were kept before.
+    pub fn set_leaving(&mut self, entry: EntryId, leaving: Option<Leaving>) {
+        let key = u64::from(entry.0);
+        match leaving {
+            Some(leaving) => self.next.leaving.insert(key, leaving),
+            None => self.next.leaving.remove(key),
+        };
     }
 
     /// Sets the DNAT entries of a private host, or takes them away; the EIPs concerned are put separately. Where an
@@ -100,11 +136,8 @@ impl Edit {
         match host {
             Some(host) if self.next.hosts.get(key).is_some_and(|old| **old == host) => {}
             Some(host) => {
-                let old = self.next.hosts.get(key);
-                if old.is_none_or(|old| host.answers_more_than(old))
-                    && let Some(entry) = self.next.snat(vpc, address).cloned()
-                {
-                    entry.pool.iter().for_each(|member| self.touch(member.index));
+                if self.next.hosts.get(key).is_none_or(|old| host.answers_more_than(old)) {
+                    self.mark(Mark::of_host(address));
                 }
                 self.next.hosts.insert(key, Arc::new(host));
             }
@@ -122,18 +155,65 @@ impl Edit {
         if self.next.snat_by_id.len() <= vpc.index() {
             self.next.snat_by_id.resize_with(vpc.index() + 1, Arc::default);
         }
+        if self.next.blocks.len() <= vpc.index() {
+            self.next.blocks.resize_with(vpc.index() + 1, Arc::default);
+        }
+        let in_blocks = table.iter().filter(|(_, entry)| entry.allocation != Allocation::Ports);
+        let blocks = in_blocks
+            .flat_map(|(_, entry)| entry.pool.iter().map(|member| (member.address, Arc::clone(entry))))
+            .collect();
+        self.next.blocks[vpc.index()] = Arc::new(blocks);
+        self.next.has_blocks = self.next.blocks.iter().any(|entries| !entries.is_empty());
         let by_id = table.iter().map(|(_, entry)| (entry.id, Arc::clone(entry))).collect();
         self.next.snat_by_id[vpc.index()] = Arc::new(by_id);
         self.next.snat[vpc.index()] = Arc::new(table);
     }
 
     /// The finished snapshot.
-    pub fn finish(mut self) -> Arc<Snapshot> {
-        if !self.announce.is_empty() {
-            let all = self.next.announcements.iter().chain(&self.announce).copied();
-            let skip = (self.next.announcements.len() + self.announce.len()).saturating_sub(ANNOUNCEMENTS);
-            self.next.announcements = all.skip(skip).collect();
-        }
-        Arc::new(self.next)
+    pub fn finish(self) -> Arc<Snapshot> {
+        let Self { mut next, announce, touched } = self;
+        next.announcements.extend(next.generation, &announce, ANNOUNCEMENTS);
+        next.touched.extend(next.generation, &touched, TOUCHED);
+        Arc::new(next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{HostForward, Timeouts};
+
+    const HOST: u32 = 0x0a00_0105;
+
+    fn host(ports: &[u16]) -> Host {
+        let forward = |port: &u16| HostForward {
+            id: EntryId(1),
+            protocol: 6,
+            first: *port,
+            last: *port,
+            eip: EipIndex(9),
+            address: 0xcb00_7109,
+            public_first: *port,
+            timeouts: Timeouts::RFC,
+        };
+        Host::new(None, ports.iter().map(forward).collect())
+    }
+
+    #[test]
+    fn an_entry_that_a_host_gains_concerns_its_sessions_and_one_that_it_loses_nobodys() {
+        let mut snapshot = Arc::new(Snapshot::default());
+        let mut put = |ports: &[u16]| {
+            let mut edit = snapshot.edit();
+            edit.put_host(VpcIndex(0), HOST, Some(host(ports)));
+            snapshot = edit.finish();
+            let changed = |host| snapshot.changed(EipIndex(0), host).0;
+            let touched = snapshot.touched().since(Generation(snapshot.generation().0 - 1)).len();
+            (changed(HOST), changed(HOST + 1), touched)
+        };
+        assert_eq!(put(&[80]), (1, 0, 1));
+        assert_eq!(put(&[80, 443]), (2, 0, 1));
+        assert_eq!(put(&[443]), (2, 0, 0));
+        assert_eq!(put(&[443]), (2, 0, 0));
+        assert_eq!(put(&[443, 25]), (5, 0, 1));
     }
 }

@@ -1,6 +1,6 @@
 //! Elastic IPs and the DNAT entries on them, from the public side ([`Eip`]) and from the private side ([`Host`]).
 
-use crate::base::{EipIndex, EntryId, GatewayIndex, InterfaceIndex, VpcIndex};
+use crate::base::{EipIndex, EntryId, GatewayIndex, InterfaceIndex, PlanIndex, VpcIndex};
 use crate::policy::Timeouts;
 
 /// An any-port DNAT entry (IP mapping) seen from its EIP.
@@ -50,8 +50,10 @@ pub struct Eip {
     pub interface: InterfaceIndex,
     /// Whether the gateway answers echo requests to it where no any-port entry takes them.
     pub ping: bool,
-    /// Its bandwidth limit in each direction, in bits a second.
+    /// Its bandwidth limit in each direction, in bits a second: its own, or that of its plan.
     pub bandwidth: Option<u64>,
+    /// The bandwidth plan whose limit it shares.
+    pub plan: Option<PlanIndex>,
     /// Its any-port entry. If there is one, the other entries below are empty.
     pub any_port: Option<OneToOne>,
     /// Its entries by port, sorted by protocol and first port; no two share a port.
@@ -68,6 +70,7 @@ impl Eip {
             interface,
             ping: true,
             bandwidth: None,
+            plan: None,
             any_port: None,
             forwards: Box::default(),
         }
@@ -77,6 +80,13 @@ impl Eip {
     pub fn set_forwards(&mut self, mut forwards: Vec<PortForward>) {
         forwards.sort_by_key(|f| (f.protocol, f.first));
         self.forwards = forwards.into_boxed_slice();
+    }
+
+    /// The same with other entries by port.
+    pub fn with_forwards(&self, forwards: Vec<PortForward>) -> Self {
+        let mut next = Self { forwards: Box::default(), ..*self };
+        next.set_forwards(forwards);
+        next
     }
 
     /// The entries by port.

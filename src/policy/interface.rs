@@ -49,6 +49,8 @@ pub struct Interface {
     pub realm: Realm,
     /// Largest IP packet in bytes.
     pub mtu: u16,
+    /// The largest TCP segment size that a SYN may announce across it.
+    pub tcp_mss: Option<u16>,
 }
 
 /// The interfaces of one port by VLAN.

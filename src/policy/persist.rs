@@ -6,16 +6,19 @@ use hashbrown::HashMap;
 
 use crate::base::Generation;
 
-const FAN_OUT: usize = 128;
+/// Nodes below the root, and shards below a node. Of many changes to a copy each has its own node to copy, but all of them one
+/// root: so it is the root that is wide.
+const NODES: usize = 512;
+const SHARDS: usize = 32;
 
 type Shard<V> = HashMap<u64, V>;
-type Node<V> = [Arc<Shard<V>>; FAN_OUT];
+type Node<V> = [Arc<Shard<V>>; SHARDS];
 
 /// A map from 64-bit keys to values. Cloning shares everything; inserting or removing copies one shard of about
 /// 1/16384 of the entries and the two nodes above it.
 #[derive(Debug)]
 pub struct Map<V> {
-    root: Arc<[Arc<Node<V>>; FAN_OUT]>,
+    root: Arc<[Arc<Node<V>>; NODES]>,
     len: usize,
 }
 
@@ -37,7 +40,7 @@ impl<V> Default for Map<V> {
 #[inline]
 fn path(key: u64) -> (usize, usize) {
     let mixed = key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 50;
-    ((mixed >> 7) as usize & (FAN_OUT - 1), mixed as usize & (FAN_OUT - 1))
+    (mixed as usize / SHARDS % NODES, mixed as usize % SHARDS)
 }
 
 impl<V: Clone> Map<V> {
@@ -99,12 +102,13 @@ impl Generations {
         self.chunks.get(slot / CHUNK).map_or(Generation(0), |chunk| chunk[slot % CHUNK])
     }
 
-    /// Notes a change.
-    pub fn set(&mut self, slot: usize, generation: Generation) {
+    /// Notes a change. Gives whether none was noted in this generation before.
+    pub fn set(&mut self, slot: usize, generation: Generation) -> bool {
         while self.chunks.len() <= slot / CHUNK {
             self.chunks.push(Arc::new([Generation(0); CHUNK]));
         }
-        Arc::make_mut(&mut self.chunks[slot / CHUNK])[slot % CHUNK] = generation;
+        let changed = &mut Arc::make_mut(&mut self.chunks[slot / CHUNK])[slot % CHUNK];
+        std::mem::replace(changed, generation) != generation
     }
 }
 

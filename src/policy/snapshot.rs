@@ -6,7 +6,9 @@ use hashbrown::{HashMap, HashSet};
 
 use crate::base::{EipIndex, EntryId, GatewayIndex, Generation, InterfaceIndex, PortIndex, VpcIndex};
 use crate::policy::persist::{Generations, Map};
-use crate::policy::{Eip, Gateway, Host, Interface, Limiter, Lpm, PortVlans, Prefix, Realm, SnatEntry};
+use crate::policy::{
+    Eip, Gateway, Host, Interface, Limiter, Lpm, Mark, PortVlans, Prefix, Realm, Recent, SnatEntry,
+};
 
 /// Where a destination is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,22 +73,40 @@ pub struct Snapshot {
     pub(super) gateways: Arc<Vec<Gateway>>,
     pub(super) eips: Map<Arc<Eip>>,
     pub(super) limiters: Map<Arc<Limiter>>,
+    /// The limits that several EIPs share, by plan.
+    pub(super) plans: Map<Arc<Limiter>>,
     pub(super) hosts: Map<Arc<Host>>,
     pub(super) snat: Vec<Arc<SnatTable>>,
     pub(super) snat_by_id: Vec<Arc<SnatById>>,
-    pub(super) eip_changed: Generations,
+    pub(super) blocks: Vec<Arc<BlockEntries>>,
+    pub(super) has_blocks: bool,
+    /// When each class of EIPs and hosts was last changed.
+    pub(super) changed: Generations,
+    /// The classes that changed lately.
+    pub(super) touched: Recent<Mark>,
     pub(super) topology_changed: Generation,
-    pub(super) announcements: Arc<[Announcement]>,
+    pub(super) announcements: Recent<Announcement>,
+    pub(super) leaving: Map<Leaving>,
+}
+
+/// What becomes of the sessions of an entry that the configuration does not stand behind any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leaving {
+    /// They go on.
+    Kept,
+    /// They end, and both ends of TCP connections are told.
+    Reset,
 }
 
 /// SNAT entries of one VPC by their id.
 pub(super) type SnatById = HashMap<EntryId, Arc<SnatEntry>>;
 
+/// SNAT entries of one VPC that give out ports in blocks, by the addresses of their EIPs.
+pub(super) type BlockEntries = HashMap<u32, Arc<SnatEntry>>;
+
 /// An EIP that is to be announced by gratuitous ARP (RFC 5227 §2.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Announcement {
-    /// The generation that brought it.
-    pub generation: Generation,
     /// Where.
     pub interface: InterfaceIndex,
     /// The address.
@@ -145,10 +165,22 @@ impl Snapshot {
         self.eips.len()
     }
 
-    /// When anything about an EIP last changed: a session that was checked since then needs no check.
+    /// When anything last changed that a session of this EIP and this private host stands on: if it was checked since then it
+    /// needs no check, unless the [topology](Self::topology_changed) changed.
+    #[inline]
+    pub fn changed(&self, eip: EipIndex, host: u32) -> Generation {
+        self.eip_changed(eip).max(self.changed.get(Mark::of_host(host).index()))
+    }
+
+    /// When anything about an EIP last changed, or about another of its [class](Mark).
     #[inline]
     pub fn eip_changed(&self, index: EipIndex) -> Generation {
-        self.eip_changed.get(index.index())
+        self.changed.get(Mark::of_eip(index).index())
+    }
+
+    /// The classes of EIPs and hosts about which something changed lately.
+    pub fn touched(&self) -> &Recent<Mark> {
+        &self.touched
     }
 
     /// Whether any EIP has a bandwidth limit.
@@ -190,14 +222,24 @@ impl Snapshot {
         self.snat_by_id.get(vpc.index())?.get(&id)
     }
 
+    /// Whether that is said of any entry.
+    pub fn is_any_leaving(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
+    /// What becomes of the sessions of an entry that are not in force any more, if they do not just end.
+    pub fn leaving(&self, entry: EntryId) -> Option<Leaving> {
+        self.leaving.get(u64::from(entry.0)).copied()
+    }
+
     /// When ports, interfaces or routes last changed.
     #[inline]
     pub fn topology_changed(&self) -> Generation {
         self.topology_changed
     }
 
-    /// EIPs that are to be announced, oldest first: those of the latest generations.
-    pub fn announcements(&self) -> &[Announcement] {
+    /// EIPs that are to be announced: those of the latest generations.
+    pub fn announcements(&self) -> &Recent<Announcement> {
         &self.announcements
     }
 

@@ -1,7 +1,7 @@
 //! SNAT entries: which EIPs a private source leaves with, and how.
 
 use crate::base::{EipIndex, EntryId, GatewayIndex};
-use crate::policy::{Lpm, Timeouts};
+use crate::policy::{Allocation, Lpm, Timeouts};
 
 /// How mappings are made (RFC 4787 §4.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -68,6 +68,10 @@ pub struct SnatEntry {
     pub filtering: Filtering,
     /// External ports it may use.
     pub ports: PortRange,
+    /// How private hosts come to them.
+    pub allocation: Allocation,
+    /// Whether FTP control connections of private clients are read.
+    pub ftp: bool,
     /// Destinations that are not translated (RFC 6888 REQ-6).
     pub untranslated: Lpm<()>,
     /// Its timeouts.

@@ -17,6 +17,8 @@ pub struct Timeouts {
     pub icmp: u32,
     /// Any other protocol through an any-port entry.
     pub other: u32,
+    /// Whether both hosts of an established TCP connection that expires are sent a reset.
+    pub tcp_reset: bool,
 }
 
 impl Timeouts {
@@ -35,6 +37,7 @@ impl Timeouts {
             udp: ticks(udp),
             icmp: ticks(icmp),
             other: ticks(udp),
+            tcp_reset: false,
         }
     }
 }

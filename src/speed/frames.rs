@@ -1,11 +1,13 @@
 //! Frames for the benchmark: flow number `n` is always the same flow.
 
 use crate::base::{PortIndex, Rng};
+use crate::speed::picker::{Picker, below};
 use crate::speed::setup::{
     INSIDE_MAC, OUTSIDE_MAC, POOL, PUBLIC_PORT, STATION, eip_address, entries_for, host_address, hosts_for,
 };
 use crate::speed::{FCS, Plan, Scenario};
 use crate::wire::bytes::{put, put_u16, put_u32};
+use crate::wire::datagram::DONT_FRAGMENT;
 use crate::wire::{checksum, ethernet, icmp, protocol};
 
 /// Peers are taken from 198.18.0.0/15 (RFC 2544).
@@ -22,8 +24,7 @@ pub struct Frames {
     entries: u32,
     bytes: usize,
     next: u32,
-    /// Cheap random numbers for picking flows: xorshift.
-    state: u64,
+    picker: Picker,
     /// Whether the next frame is an answer. A batch comes from one queue, and so in one direction.
     pub answers: bool,
     /// The external endpoint of each SNAT flow, once known; then half the traffic is answers.
@@ -47,7 +48,7 @@ impl Frames {
             entries: entries_for(plan),
             bytes: plan.packet_bytes.saturating_sub(FCS).clamp(60, 1514),
             next: 0,
-            state: rng.next_u64() | 1,
+            picker: Picker::new(&mut rng),
             answers: false,
             external: Vec::new(),
         }
@@ -73,21 +74,14 @@ impl Frames {
         self.next = 0;
     }
 
-    fn random(&mut self) -> u64 {
-        self.state ^= self.state << 13;
-        self.state ^= self.state >> 7;
-        self.state ^= self.state << 17;
-        self.state
-    }
-
     /// Writes the next frame of the measurement: its length and the port that it comes in on.
     pub fn write_next(&mut self, frame: &mut [u8]) -> (u16, PortIndex) {
-        let random = self.random();
+        let random = self.picker.next_u64();
         let flow = if self.scenario == Scenario::NewSession {
             self.next = self.next.wrapping_add(1);
             self.next - 1
         } else {
-            (((random >> 32) * u64::from(self.flows)) >> 32) as u32
+            below(random, self.flows)
         };
         let answer = self.answers && !self.external.is_empty();
         let bytes = match (self.scenario, (random >> 8) % 12) {
@@ -109,6 +103,7 @@ impl Frames {
         let is_icmp = self.scenario == Scenario::Icmp;
         let mut header = [0; 20];
         header[0] = 0x45;
+        put_u16(&mut header, 6, DONT_FRAGMENT);
         header[8] = 64;
         header[9] = if is_icmp { protocol::ICMP } else { protocol::UDP };
         put_u16(&mut header, 2, (bytes - 14) as u16);

@@ -5,8 +5,10 @@
 //! their own engine, ring and sessions, as in a gateway, and start together.
 
 pub mod clock;
+pub mod floor;
 pub mod frames;
 pub mod misses;
+pub mod picker;
 pub mod reference;
 pub mod scenario;
 pub mod setup;
@@ -133,6 +135,11 @@ pub fn run(plan: &Plan) -> io::Result<Outcome> {
     Ok(outcome(plan, &totals?))
 }
 
+/// Nanoseconds in cycles of the time stamp counter; zero where its rate is not known.
+fn cycles(nanos: f64) -> f64 {
+    clock::tsc_hertz().map_or(0.0, |hertz| nanos * hertz / 1e9)
+}
+
 /// A core for each worker; none where the system does not say which there are.
 fn cores(workers: usize) -> io::Result<Vec<Option<CoreId>>> {
     match core_affinity::get_core_ids() {
@@ -171,7 +178,7 @@ fn outcome(plan: &Plan, totals: &[Total]) -> Outcome {
         seconds,
         mpps: packets as f64 / seconds / 1e6,
         gbps: bytes as f64 * 8.0 / seconds / 1e9,
-        cycles_per_packet: clock::tsc_hertz().map_or(0.0, |hertz| ns_per_packet * hertz / 1e9),
+        cycles_per_packet: cycles(ns_per_packet),
         ns_per_packet,
         bytes_per_session: totals.iter().map(|t| t.bytes_per_session).sum::<f64>()
             / totals.len().max(1) as f64,

@@ -8,9 +8,9 @@ use crate::base::{
 };
 use crate::nat::{Engine, EngineConfig, NeighbourFact, Output};
 use crate::policy::{
-    Edit, Eip, Filtering, Gateway, Host, HostForward, HostOneToOne, Interface, Limits, Lpm, Mapping,
-    OneToOne, PoolAddress, PortForward, PortRange, PortVlans, Prefix, Realm, Route, Snapshot, SnatEntry,
-    Timeouts, Topology, Vpc,
+    Allocation, Edit, Eip, Filtering, Gateway, Host, HostForward, HostOneToOne, Interface, Limits, Lpm,
+    Mapping, OneToOne, PoolAddress, PortForward, PortRange, PortVlans, Prefix, Realm, Route, Snapshot,
+    SnatEntry, Timeouts, Topology, Vpc,
 };
 use crate::speed::{Plan, RING, Scenario};
 use crate::wire::protocol;
@@ -89,6 +89,7 @@ impl Bed {
             sessions: new_sessions * per_flow,
             neighbours: 1024,
             snat_eips: POOL,
+            distributions: std::sync::Arc::default(),
             rng: Rng::from_seed(seed),
         })?;
         let mut bed = Self { engine, snapshot, new_sessions };
@@ -145,6 +146,7 @@ fn topology() -> Topology {
         prefix: Prefix::of(link, 24),
         realm,
         mtu: 1500,
+        tcp_mss: None,
     };
     let vpc = Prefix::of(VPC, 8);
     let route = |interface, next_hop| Route { interface, next_hop };
@@ -228,7 +230,9 @@ fn put_pool(edit: &mut Edit) {
         pool: members.collect(),
         mapping: Mapping::EndpointIndependent,
         filtering: Filtering::EndpointIndependent,
+        ftp: false,
         ports: PortRange { first: 1024, last: u16::MAX },
+        allocation: Allocation::Ports,
         untranslated: Lpm::default(),
         timeouts: Timeouts::RFC,
         host_quota: u32::MAX,

@@ -54,13 +54,17 @@ pub fn of_transport(source: u32, destination: u32, protocol: u8, segment: &[u8])
 #[inline(always)]
 pub fn header_is_right(header: &[u8; 20]) -> bool {
     // The sum's being all ones does not depend on the byte order (RFC 1071 §2), so none is needed; nor on the size of the
-    // words, as long as carries come round.
+    // words, as long as carries come round. All multiples of 0xffff but zero fold to all ones, and only zeros have a sum of
+    // zero. A multiple is known by its product with the inverse (modulo 2^64), which is its quotient: no others have one so
+    // small.
+    const INVERSE: u64 = 0xfffe_fffe_fffe_ffff;
+    const _: () = assert!(INVERSE.wrapping_mul(0xffff) == 1);
     let (words, rest) = header.as_chunks::<8>();
     let (&[first, second], Some(last)) = (words, rest.first_chunk()) else { return false };
     let (sum, carry) = u64::from_ne_bytes(first).overflowing_add(u64::from_ne_bytes(second));
     let last = u64::from(u32::from_ne_bytes(*last)) + u64::from(carry);
     let (sum, carry) = sum.overflowing_add(last);
-    fold(sum.wrapping_add(u64::from(carry))) == 0xffff
+    (sum + u64::from(carry)).wrapping_mul(INVERSE) <= u64::MAX / 0xffff && header[0] != 0
 }
 
 /// The checksum field's value for an IPv4 header (RFC 791), options included, whatever the field holds now.
@@ -165,5 +169,24 @@ mod tests {
         let mut wrong = header;
         wrong[5] ^= 1;
         assert!(!header_is_right(&wrong));
+    }
+
+    #[test]
+    fn no_header_is_right_by_a_wrong_sum() {
+        assert!(!header_is_right(&[0; 20]));
+        assert!(header_is_right(&[0xff; 20]));
+        let mut header = [0; 20];
+        for n in 0..=u16::MAX {
+            header[0] = 0x45;
+            header[16..18].copy_from_slice(&n.to_be_bytes());
+            for carried in [0, 0xff] {
+                header[2..10].fill(carried);
+                assert_eq!(header_is_right(&header), plain(&header) == 0, "{header:?}");
+                header[10..12].fill(0);
+                let right = plain(&header);
+                header[10..12].copy_from_slice(&right.to_be_bytes());
+                assert!(header_is_right(&header), "{header:?}");
+            }
+        }
     }
 }

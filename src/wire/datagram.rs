@@ -16,13 +16,13 @@ pub enum Transport {
     EchoRequest,
     /// An ICMP echo reply. Its identifier is the destination port, its source port is zero.
     EchoReply,
+    /// Any other protocol. Both ports are zero.
+    #[default]
+    Other,
     /// An ICMP error, which quotes a packet.
     IcmpError,
     /// Any other ICMP message.
     IcmpOther,
-    /// Any other protocol. Both ports are zero.
-    #[default]
-    Other,
     /// A fragment other than the first: it has no transport header. Both ports are zero.
     LaterFragment,
 }
@@ -46,7 +46,7 @@ pub struct Datagram {
     pub total_len: u16,
     /// Identification.
     pub id: u16,
-    /// Flags and fragment offset, as they stand in the header.
+    /// Flags and fragment offset, as they stand in the header, the reserved bit included.
     pub fragment: u16,
     /// Protocol number.
     pub protocol: u8,
@@ -54,9 +54,9 @@ pub struct Datagram {
     pub ttl: u8,
     /// The kind of transport.
     pub transport: Transport,
-    /// The TCP flags.
+    /// The TCP flags; none in other packets.
     pub tcp_flags: u8,
-    /// The TCP acknowledgement number.
+    /// The TCP acknowledgement number; of no meaning in other packets.
     pub tcp_acknowledgement: u32,
 }
 
@@ -102,36 +102,61 @@ impl Datagram {
         let Some(header) = packet.first_chunk::<20>() else {
             return Err(DropReason::FrameTooShort);
         };
-        let total_len = usize::from(u16::from_be_bytes([header[2], header[3]]));
-        let header_len = usize::from(header[0] & 0x0f) * 4;
         if header[0] != 0x45 {
-            check_long_header(packet, header[0], header_len, total_len)?;
-        } else if !checksum::header_is_right(header) {
+            return self.parse_unusual(packet, header, l3);
+        }
+        if !checksum::header_is_right(header) {
             return Err(DropReason::IpChecksum);
         }
-        let (true, Some(packet)) = (total_len >= header_len, packet.get(..total_len)) else {
-            return Err(DropReason::IpTotalLength);
-        };
+        self.parse_fields(packet, header, l3, header.len())
+    }
+
+    /// A packet whose header is not the usual twenty bytes.
+    #[cold]
+    fn parse_unusual(&mut self, packet: &[u8], header: &[u8; 20], l3: usize) -> Result<(), DropReason> {
+        if header[0] >> 4 != 4 {
+            return Err(DropReason::IpVersion);
+        }
+        let header_len = usize::from(header[0] & 0x0f) * 4;
+        if header_len < 20 || header_len > usize::from(get_u16(header, 2)) {
+            return Err(DropReason::IpHeaderLength);
+        }
+        let whole = packet.get(..header_len).ok_or(DropReason::IpHeaderLength)?;
+        if checksum::of(whole) != 0 {
+            return Err(DropReason::IpChecksum);
+        }
+        options::check(whole.get(20..).unwrap_or_default())?;
+        self.parse_fields(packet, header, l3, header_len)
+    }
+
+    /// What follows once the header is known to be a right one of this length.
+    #[inline(always)]
+    fn parse_fields(
+        &mut self,
+        packet: &[u8],
+        header: &[u8; 20],
+        l3: usize,
+        header_len: usize,
+    ) -> Result<(), DropReason> {
+        let total_len = u16::from_be_bytes([header[2], header[3]]);
+        let packet = packet.get(..usize::from(total_len)).ok_or(DropReason::IpTotalLength)?;
+        let segment = packet.get(header_len..).ok_or(DropReason::IpTotalLength)?;
         self.source = get_u32(header, 12);
         self.destination = get_u32(header, 16);
         self.source_port = 0;
         self.destination_port = 0;
         self.l3 = l3 as u16;
         self.l4 = (l3 + header_len) as u16;
-        self.total_len = total_len as u16;
+        self.total_len = total_len;
         self.id = get_u16(header, 4);
-        self.fragment = get_u16(header, 6) & 0x7fff;
+        self.fragment = get_u16(header, 6);
         self.protocol = header[9];
         self.ttl = header[8];
         self.transport = Transport::Other;
         self.tcp_flags = 0;
-        self.tcp_acknowledgement = 0;
         if self.ttl == 0 {
             return Err(DropReason::TtlZero);
         }
-        let Some(segment) = packet.get(header_len..) else {
-            return Err(DropReason::IpTotalLength);
-        };
         self.parse_transport(segment)
     }
 
@@ -221,7 +246,7 @@ impl Datagram {
     /// Whether it is no fragment and cannot become one (RFC 6864 §4).
     #[inline(always)]
     pub const fn is_atomic(&self) -> bool {
-        self.fragment == DONT_FRAGMENT
+        self.fragment & (DONT_FRAGMENT | MORE_FRAGMENTS | OFFSET_MASK) == DONT_FRAGMENT
     }
 
     /// The fragment's offset in bytes.
@@ -245,6 +270,12 @@ impl Datagram {
         !matches!(self.transport, Transport::IcmpError | Transport::IcmpOther | Transport::LaterFragment)
     }
 
+    /// Whether its IP header is longer than twenty bytes.
+    #[inline(always)]
+    pub const fn has_options(&self) -> bool {
+        self.header_len() != 20
+    }
+
     /// Length of the IP header in bytes.
     #[inline]
     pub const fn header_len(&self) -> usize {
@@ -256,25 +287,4 @@ impl Datagram {
     pub const fn end(&self) -> usize {
         self.l3 as usize + self.total_len as usize
     }
-}
-
-/// Checks a header that is not the usual twenty bytes.
-#[cold]
-fn check_long_header(
-    packet: &[u8],
-    first: u8,
-    header_len: usize,
-    total_len: usize,
-) -> Result<(), DropReason> {
-    if first >> 4 != 4 {
-        return Err(DropReason::IpVersion);
-    }
-    if header_len < 20 || header_len > packet.len() || header_len > total_len {
-        return Err(DropReason::IpHeaderLength);
-    }
-    let header = packet.get(..header_len).ok_or(DropReason::IpHeaderLength)?;
-    if checksum::of(header) != 0 {
-        return Err(DropReason::IpChecksum);
-    }
-    options::check(header.get(20..).unwrap_or_default())
 }

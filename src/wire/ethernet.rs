@@ -7,6 +7,9 @@ use crate::wire::bytes::{get_u16, put, put_u16};
 pub const HEADER: usize = 14;
 /// Length of a VLAN tag in bytes.
 pub const TAG: usize = 4;
+/// Room for the longest header, which may be shorter: it then lies at the end.
+pub type LinkHeader = [u8; HEADER + TAG];
+
 /// EtherType of IPv4.
 pub const IPV4: u16 = 0x0800;
 /// EtherType of ARP.
@@ -77,7 +80,7 @@ pub fn header(
     source: [u8; 6],
     vlan: Option<u16>,
     ether_type: u16,
-) -> ([u8; HEADER + TAG], usize) {
+) -> (LinkHeader, usize) {
     let mut bytes = [0; HEADER + TAG];
     put(&mut bytes, 0, &destination);
     put(&mut bytes, 6, &source);

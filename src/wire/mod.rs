@@ -5,6 +5,7 @@ pub mod bytes;
 pub mod checksum;
 pub mod datagram;
 pub mod ethernet;
+pub mod ftp;
 pub mod icmp;
 pub mod options;
 pub mod packet;

@@ -1,6 +1,10 @@
 //! A frame in its buffer, as the engine sees it.
 
 use crate::base::{Checksum, PortIndex};
+use crate::wire::ethernet::LinkHeader;
+
+/// Bytes of a [`Front`].
+const FRONT: usize = size_of::<LinkHeader>() + 20 + 20;
 
 /// How a packet came before the engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -34,6 +38,17 @@ pub struct Packet<'a> {
     pub arrival: Arrival,
 }
 
+/// What translating touches of a packet without IP options, found with one look at the buffer's length.
+#[derive(Debug)]
+pub struct Front<'a> {
+    /// Where the next link header will lie.
+    pub link: &'a mut LinkHeader,
+    /// The IP header.
+    pub header: &'a mut [u8; 20],
+    /// As much as the longest transport header takes, whether the packet reaches that far or not.
+    pub segment: &'a mut [u8; 20],
+}
+
 impl<'a> Packet<'a> {
     /// The frame of `len` bytes at `head` in `buffer`, cut to what the buffer holds.
     pub fn new(buffer: &'a mut [u8], head: usize, len: usize, port: PortIndex, checksum: Checksum) -> Self {
@@ -46,6 +61,16 @@ impl<'a> Packet<'a> {
     pub fn arrived(mut self, arrival: Arrival) -> Self {
         self.arrival = arrival;
         self
+    }
+
+    /// The front of the IP packet at `l3`; none where the buffer has less room before or after it.
+    #[inline(always)]
+    pub fn front(&mut self, l3: u16) -> Option<Front<'_>> {
+        let start = usize::from(l3).checked_sub(size_of::<LinkHeader>())?;
+        let (front, _) = self.buffer.get_mut(start..)?.split_first_chunk_mut::<FRONT>()?;
+        let (link, rest) = front.split_first_chunk_mut()?;
+        let (header, rest) = rest.split_first_chunk_mut()?;
+        Some(Front { link, header, segment: rest.first_chunk_mut()? })
     }
 
     /// The frame's bytes.

@@ -58,11 +58,16 @@ const TTL_DOWN: Delta = Delta(0xfeff);
 /// Applies a change to the packet that `datagram` describes in `bytes`, and takes `hops` (0 or 1) off its TTL.
 ///
 /// A UDP checksum of zero stays zero (RFC 3022 §4.1), and one that becomes zero is sent as 0xffff (RFC 768).
-#[inline(always)]
 pub fn apply(bytes: &mut [u8], datagram: &Datagram, change: &Change, hops: u8) {
-    let l3 = usize::from(datagram.l3);
-    let l4 = usize::from(datagram.l4);
-    let Some(header) = bytes.get_mut(l3..).and_then(|b| b.first_chunk_mut::<20>()) else { return };
+    let packet = bytes.get_mut(usize::from(datagram.l3)..);
+    let Some((header, rest)) = packet.and_then(|packet| packet.split_first_chunk_mut()) else { return };
+    let Some(segment) = rest.get_mut(datagram.header_len() - header.len()..) else { return };
+    apply_to(header, segment, datagram, change, hops);
+}
+
+/// [`apply`] where the headers are found already: the first twenty bytes of the IP header, and what follows it.
+#[inline(always)]
+pub fn apply_to(header: &mut [u8; 20], segment: &mut [u8], datagram: &Datagram, change: &Change, hops: u8) {
     header[8] = header[8].wrapping_sub(hops);
     let ttl_delta = if hops == 0 { Delta::NONE } else { TTL_DOWN };
     let mut changes = u32::from(change.ip.0) + u32::from(ttl_delta.0);
@@ -72,25 +77,14 @@ pub fn apply(bytes: &mut [u8], datagram: &Datagram, change: &Change, hops: u8) {
     }
     let checksum = updated(u16::from_be_bytes([header[10], header[11]]), changes);
     header[10..12].copy_from_slice(&checksum.to_be_bytes());
-    let address_at = match change.end {
-        End::Source => 12,
-        End::Destination => 16,
+    let (address_at, port_at) = match change.end {
+        End::Source => (12, 0),
+        End::Destination => (16, 2),
     };
     header[address_at..address_at + 4].copy_from_slice(&change.address.to_be_bytes());
 
-    let Some(segment) = bytes.get_mut(l4..) else { return };
-    let port_at = match change.end {
-        End::Source => 0,
-        End::Destination => 2,
-    };
     let port = change.port.to_be_bytes();
     match datagram.transport {
-        Transport::Tcp => {
-            let Some(header) = segment.first_chunk_mut::<20>() else { return };
-            header[port_at..port_at + 2].copy_from_slice(&port);
-            let checksum = change.transport.apply(u16::from_be_bytes([header[16], header[17]]));
-            header[16..18].copy_from_slice(&checksum.to_be_bytes());
-        }
         Transport::Udp => {
             let Some(header) = segment.first_chunk_mut::<8>() else { return };
             header[port_at..port_at + 2].copy_from_slice(&port);
@@ -101,17 +95,27 @@ pub fn apply(bytes: &mut [u8], datagram: &Datagram, change: &Change, hops: u8) {
                 header[6..8].copy_from_slice(&new.to_be_bytes());
             }
         }
-        Transport::EchoRequest | Transport::EchoReply => {
-            // The identifier is the source port of a request and the destination port of a reply.
-            let names_this_end =
-                (datagram.transport == Transport::EchoRequest) == (change.end == End::Source);
-            if names_this_end {
-                put_u16(segment, 4, change.port);
-                let checksum = change.transport.apply(get_u16(segment, 2));
-                put_u16(segment, 2, checksum);
-            }
+        Transport::Tcp => {
+            let Some(header) = segment.first_chunk_mut::<20>() else { return };
+            header[port_at..port_at + 2].copy_from_slice(&port);
+            let checksum = change.transport.apply(u16::from_be_bytes([header[16], header[17]]));
+            header[16..18].copy_from_slice(&checksum.to_be_bytes());
         }
-        Transport::IcmpError | Transport::IcmpOther | Transport::Other | Transport::LaterFragment => {}
+        other => apply_to_query(segment, other, change.end, change.port, change.transport),
+    }
+}
+
+/// The part of [`apply_to`] behind the IP header in an ICMP query; what is no such stays as it is.
+#[inline(never)]
+fn apply_to_query(segment: &mut [u8], transport: Transport, end: End, identifier: u16, delta: Delta) {
+    // The identifier is the source port of a request and the destination port of a reply.
+    if matches!(
+        (transport, end),
+        (Transport::EchoRequest, End::Source) | (Transport::EchoReply, End::Destination)
+    ) {
+        put_u16(segment, 4, identifier);
+        let checksum = delta.apply(get_u16(segment, 2));
+        put_u16(segment, 2, checksum);
     }
 }
 
@@ -145,7 +149,9 @@ pub fn finish_checksum(bytes: &mut [u8], datagram: &Datagram, certain: bool) {
     }
     put_u16(segment, field, 0);
     let checksum = super::checksum::of_transport(source, destination, protocol, segment);
-    put_u16(segment, field, if checksum == 0 { 0xffff } else { checksum });
+    // A zero says of UDP that there is no checksum (RFC 768); of TCP it is a checksum like any other.
+    let is_none = checksum == 0 && datagram.transport == Transport::Udp;
+    put_u16(segment, field, if is_none { 0xffff } else { checksum });
 }
 
 /// Changes an address or a port inside a quoted packet, together with the quoted IP header's checksum and whatever of the

@@ -4,10 +4,12 @@ use std::ops::ControlFlow;
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use rtrb::{Consumer, RingBuffer};
+
 use crate::base::WorkerIndex;
 use crate::nat::{
-    Explanation, Occupancy, PortsRow, Question, SessionCursor, SessionFilter, SessionRow, TraceFilter,
-    TraceRecord,
+    Capture, CaptureFilter, CaptureReader, CaptureRecord, Destination, Event, Explanation, Occupancy,
+    PortsRow, Question, SessionCursor, SessionFilter, SessionRow, TraceFilter, TraceRecord, Usage, UsageKind,
 };
 use crate::worker::launch::Running;
 use crate::worker::mailbox::{Command, SessionPage, Silent};
@@ -18,16 +20,27 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Rows that a listing asks for at a time.
 const PAGE: usize = 1024;
+/// Events of a worker that wait for somebody who watches, at most.
+const WATCHED: usize = 16_384;
+/// Crowded destinations that one answer has room for.
+const CROWDED: usize = 64;
+/// Turns of a worker that one question may take.
+const TURNS: u16 = 256;
 /// Rows of a page of EIPs with their ports.
 const PORTS_PAGE: usize = 256;
 /// Records that a trace keeps between two looks, by worker, at most.
 const TRACE: usize = 1024;
 
-/// Why a trace was not started.
+/// Frames that wait to be read of a capture, by worker, at most.
+const CAPTURED: usize = 8192;
+/// And their bytes.
+const CAPTURED_BYTES: usize = 4 << 20;
+
+/// Why a trace or a capture was not started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TraceError {
     /// Somebody else traces.
-    #[error("another trace is in progress")]
+    #[error("another one is in progress")]
     Busy,
     /// A worker does not answer.
     #[error(transparent)]
@@ -120,6 +133,94 @@ impl<E: Process> Running<E> {
         }
     }
 
+    /// Brings the bytes of a worker's live sessions to the usage of their gateways, EIPs and entries.
+    ///
+    /// # Errors
+    /// The worker does not answer.
+    pub fn settle(&self, worker: WorkerIndex) -> Result<(), Silent> {
+        let mut cursor = SessionCursor::default();
+        loop {
+            let asked = self.ask(worker, Command::Settle { cursor, turns: TURNS, is_last: false })?;
+            let Command::Settle { cursor: next, is_last, .. } = asked else { return Err(Silent(worker)) };
+            cursor = next;
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// What gateways, EIPs or entries have carried, as far as a worker has counted.
+    ///
+    /// # Errors
+    /// The worker does not answer.
+    pub fn usage(&self, worker: WorkerIndex, kind: UsageKind) -> Result<Vec<Usage>, Silent> {
+        let (mut all, mut cursor, mut rows) = (Vec::new(), 0, Vec::with_capacity(PAGE));
+        loop {
+            let asked = self.ask(worker, Command::Usage { kind, cursor, rows, is_last: false })?;
+            let Command::Usage { cursor: next, rows: mut page, is_last, .. } = asked else {
+                return Err(Silent(worker));
+            };
+            all.append(&mut page);
+            (cursor, rows) = (next, page);
+            if is_last {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Destinations to which nearly all ports of an EIP are in use by endpoint-dependent sessions of a worker, with how many are.
+    ///
+    /// # Errors
+    /// The worker does not answer.
+    pub fn crowded(&self, worker: WorkerIndex) -> Result<Vec<(Destination, u32)>, Silent> {
+        match self.ask(worker, Command::Crowded(Vec::with_capacity(CROWDED)))? {
+            Command::Crowded(rows) => Ok(rows),
+            _ => Err(Silent(worker)),
+        }
+    }
+
+    /// Ends the sessions that match, worker by worker; says how many there were. `resets` says whether both ends of TCP connections
+    /// are told.
+    ///
+    /// # Errors
+    /// A worker that does not answer.
+    pub fn kill(&self, filter: &SessionFilter, resets: bool) -> Result<u64, Silent> {
+        let mut total = 0;
+        for worker in self.workers() {
+            let (mut cursor, mut is_last) = (SessionCursor::default(), false);
+            while !is_last {
+                let (filter, turns, ended) = (*filter, TURNS, 0);
+                let asked = Command::Kill { filter, resets, cursor, turns, ended, is_last };
+                let Command::Kill { cursor: next, ended, is_last: last, .. } = self.ask(worker, asked)?
+                else {
+                    return Err(Silent(worker));
+                };
+                total += ended;
+                (cursor, is_last) = (next, last);
+            }
+        }
+        Ok(total)
+    }
+
+    /// Tells of sessions that begin and end from now on, until the watch is dropped. There can be one.
+    ///
+    /// # Errors
+    /// Somebody else watches, or a worker does not answer.
+    pub fn watch(&self) -> Result<Watch<'_, E>, WatchError> {
+        let mut is_watched = self.is_watched.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::replace(&mut *is_watched, true) {
+            return Err(WatchError::Busy);
+        }
+        drop(is_watched);
+        let mut watch = Watch { running: self, rings: Vec::new() };
+        for worker in self.workers() {
+            let (ring, reader) = RingBuffer::new(WATCHED);
+            watch.rings.push(reader);
+            self.ask(worker, Command::Watch(Some(ring)))?;
+        }
+        Ok(watch)
+    }
+
     /// Follows packets that match, on all workers, until the trace is dropped. One trace can be in progress.
     ///
     /// # Errors
@@ -136,6 +237,36 @@ impl<E: Process> Running<E> {
         Ok(trace)
     }
 
+    /// Captures frames that match, on all workers, until the capture is dropped. One can be in progress.
+    ///
+    /// # Errors
+    /// Another capture is in progress, or a worker does not answer.
+    pub fn capture(&self, filter: CaptureFilter) -> Result<Capturing<'_, E>, TraceError> {
+        let mut is_capturing = self.is_capturing.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::replace(&mut *is_capturing, true) {
+            return Err(TraceError::Busy);
+        }
+        drop(is_capturing);
+        let mut capturing = Capturing { running: self, readers: Vec::new() };
+        for worker in self.workers() {
+            let (capture, reader) = Capture::new(filter, CAPTURED, CAPTURED_BYTES);
+            capturing.readers.push(reader);
+            self.swap_capture(worker, Some(Box::new(capture)))?;
+        }
+        Ok(capturing)
+    }
+
+    fn swap_capture(
+        &self,
+        worker: WorkerIndex,
+        next: Option<Box<Capture>>,
+    ) -> Result<Option<Box<Capture>>, Silent> {
+        match self.ask(worker, Command::Capture(next))? {
+            Command::Capture(before) => Ok(before),
+            _ => Err(Silent(worker)),
+        }
+    }
+
     fn swap_trace(
         &self,
         worker: WorkerIndex,
@@ -145,6 +276,35 @@ impl<E: Process> Running<E> {
             Command::Trace { records, .. } => Ok(records),
             _ => Err(Silent(worker)),
         }
+    }
+}
+
+/// Why nothing is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WatchError {
+    /// Somebody else watches.
+    #[error("somebody else watches sessions")]
+    Busy,
+    /// A worker does not answer.
+    #[error(transparent)]
+    Silent(#[from] Silent),
+}
+
+/// Somebody watches sessions; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Watch<'a, E: Process> {
+    running: &'a Running<E>,
+    /// A reader for each worker.
+    pub rings: Vec<Consumer<Event>>,
+}
+
+impl<E: Process> Drop for Watch<'_, E> {
+    fn drop(&mut self) {
+        for worker in self.running.workers() {
+            // A worker that does not answer tells no more either. What it gives back is freed here.
+            let _ = self.running.ask(worker, Command::Watch(None));
+        }
+        *self.running.is_watched.lock().unwrap_or_else(PoisonError::into_inner) = false;
     }
 }
 
@@ -185,5 +345,48 @@ impl<E: Process> Drop for Trace<'_, E> {
             let _ = self.running.swap_trace(worker, None);
         }
         *self.running.is_tracing.lock().unwrap_or_else(PoisonError::into_inner) = false;
+    }
+}
+
+/// A capture in progress; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Capturing<'a, E: Process> {
+    running: &'a Running<E>,
+    readers: Vec<CaptureReader>,
+}
+
+impl<E: Process> Capturing<'_, E> {
+    /// Gives the frames that have been captured to `each`, worker by worker, until it breaks off; no more of one worker than
+    /// its rings hold.
+    pub fn read(
+        &mut self,
+        bytes: &mut Vec<u8>,
+        mut each: impl FnMut(&CaptureRecord, &[u8]) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        for reader in &mut self.readers {
+            for _ in 0..CAPTURED {
+                let Some(record) = reader.next(bytes) else { break };
+                each(&record, bytes)?;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Ends it; what was captured up to now can still be read. Says how many frames were lost after the last record.
+    pub fn end(&mut self) -> u64 {
+        let mut lost = 0;
+        for worker in self.running.workers() {
+            // A worker that does not answer captures no more either.
+            let before = self.running.swap_capture(worker, None).ok().flatten();
+            lost += before.map_or(0, |capture| capture.lost());
+        }
+        lost
+    }
+}
+
+impl<E: Process> Drop for Capturing<'_, E> {
+    fn drop(&mut self) {
+        self.end();
+        *self.running.is_capturing.lock().unwrap_or_else(PoisonError::into_inner) = false;
     }
 }

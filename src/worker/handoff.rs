@@ -52,6 +52,9 @@ pub(super) struct Links {
     inlets: Vec<Inlet>,
     /// The inlet that is asked first, each turn another.
     first: usize,
+    /// Frames that were handed over, and taken over.
+    handed: u64,
+    taken: u64,
 }
 
 impl Links {
@@ -73,7 +76,7 @@ impl Links {
             })
             .collect();
         let links = outlets.into_iter().zip(inlets);
-        links.map(|(outlets, inlets)| Self { outlets, inlets, first: 0 }).collect()
+        links.map(|(outlets, inlets)| Self { outlets, inlets, first: 0, handed: 0, taken: 0 }).collect()
     }
 
     /// Whether there is a way to that worker.
@@ -89,6 +92,7 @@ impl Links {
         match outlet.frames.push(Handed { frame, arrival }) {
             Ok(()) => {
                 outlet.left = true;
+                self.handed += 1;
                 Ok(())
             }
             Err(rtrb::PushError::Full(handed)) => Err(handed.frame),
@@ -124,7 +128,7 @@ impl Links {
         burst: &mut Burst,
         arrivals: &mut arrayvec::ArrayVec<Arrival, { crate::nic::BURST }>,
     ) {
-        let count = self.inlets.len();
+        let (count, before) = (self.inlets.len(), burst.len());
         for n in 0..count {
             let Some(inlet) = self.inlets.get_mut((self.first + n) % count) else { continue };
             while burst.remaining_capacity() > 0 {
@@ -133,7 +137,18 @@ impl Links {
                 arrivals.push(arrival);
             }
         }
+        self.taken += (burst.len() - before) as u64;
         self.first = if count == 0 { 0 } else { (self.first + 1) % count };
+    }
+
+    /// Frames that were handed over so far.
+    pub(super) fn handed(&self) -> u64 {
+        self.handed
+    }
+
+    /// Frames that were taken over so far.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// Takes one waiting fact.

@@ -8,12 +8,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam::queue::ArrayQueue;
+use rtrb::Producer;
 
 use crate::base::time::Clock;
 use crate::base::{Moment, WorkerIndex};
 use crate::nat::{
-    Engine, Explanation, Occupancy, PortsRow, Question, SessionCursor, SessionFilter, SessionRow,
-    TraceFilter, TraceRecord,
+    Capture, Destination, Engine, Event, Explanation, Occupancy, Output, PortsRow, Question, SessionCursor,
+    SessionFilter, SessionRow, TraceFilter, TraceRecord, Usage, UsageKind,
 };
 use crate::policy::Snapshot;
 use crate::worker::idle::Doorbell;
@@ -36,6 +37,8 @@ pub enum Command {
         /// Answer: what the trace before has recorded.
         records: Vec<TraceRecord>,
     },
+    /// Begins a capture or ends the one in progress. Answer: the one before.
+    Capture(Option<Box<Capture>>),
     /// What would become of a packet.
     Explain {
         /// The packet.
@@ -52,6 +55,45 @@ pub enum Command {
         /// Answer: whether that was the last page.
         is_last: bool,
     },
+    /// Brings the bytes of live sessions to the usage of their gateways, EIPs and entries.
+    Settle {
+        /// Where to begin, and afterwards where to go on.
+        cursor: SessionCursor,
+        /// Turns that are left for it.
+        turns: u16,
+        /// Answer: whether all sessions were looked at.
+        is_last: bool,
+    },
+    /// The next page of a listing of usage.
+    Usage {
+        /// Of what.
+        kind: UsageKind,
+        /// Where the page begins, and afterwards where the next one does.
+        cursor: u32,
+        /// Filled as far as its capacity goes.
+        rows: Vec<Usage>,
+        /// Answer: whether that was the last page.
+        is_last: bool,
+    },
+    /// Ends sessions.
+    Kill {
+        /// Which.
+        filter: SessionFilter,
+        /// Whether both ends of TCP connections are reset.
+        resets: bool,
+        /// Where to begin, and afterwards where to go on.
+        cursor: SessionCursor,
+        /// Turns that are left for it.
+        turns: u16,
+        /// Answer: how many have ended.
+        ended: u64,
+        /// Answer: whether all sessions were looked at.
+        is_last: bool,
+    },
+    /// Tells of sessions that begin and end from now on, or no more; the answer is the ring before.
+    Watch(Option<Producer<Event>>),
+    /// Destinations to which nearly all ports of an EIP are in use, with how many are; filled as far as the capacity goes.
+    Crowded(Vec<(Destination, u32)>),
     /// How full its tables are; the answer is there afterwards.
     Occupancy(Option<Occupancy>),
 }
@@ -70,7 +112,13 @@ pub struct SessionPage {
 }
 
 /// One bounded piece of the work on a command; says whether the command is answered.
-pub(super) fn answer(engine: &mut Engine, command: &mut Command, snapshot: &Snapshot, now: Moment) -> bool {
+pub(super) fn answer(
+    engine: &mut Engine,
+    command: &mut Command,
+    snapshot: &Snapshot,
+    now: Moment,
+    out: &mut Output,
+) -> bool {
     match command {
         Command::Sessions(SessionPage { filter, cursor, rows, is_last }) => {
             *is_last = engine.list_sessions(cursor, filter, SLOTS, now, rows);
@@ -83,6 +131,10 @@ pub(super) fn answer(engine: &mut Engine, command: &mut Command, snapshot: &Snap
             }
             true
         }
+        Command::Capture(capture) => {
+            *capture = engine.set_capture(capture.take());
+            true
+        }
         Command::Explain { question, explanation } => {
             *explanation = engine.explain(question, snapshot, now);
             true
@@ -90,6 +142,30 @@ pub(super) fn answer(engine: &mut Engine, command: &mut Command, snapshot: &Snap
         Command::Ports { cursor, rows, is_last } => {
             *is_last = engine.list_ports(cursor, rows);
             true
+        }
+        Command::Settle { cursor, turns, is_last } => {
+            *is_last = engine.settle_sessions(cursor, SLOTS);
+            *turns = turns.saturating_sub(1);
+            *is_last || *turns == 0
+        }
+        Command::Kill { filter, resets, cursor, turns, ended, is_last } => {
+            let more;
+            (more, *is_last) = engine.kill_sessions(cursor, filter, *resets, SLOTS, (snapshot, now), out);
+            *ended += u64::from(more);
+            *turns = turns.saturating_sub(1);
+            *is_last || *turns == 0
+        }
+        Command::Watch(ring) => {
+            *ring = engine.watch(ring.take());
+            true
+        }
+        Command::Crowded(rows) => {
+            engine.crowded(rows);
+            true
+        }
+        Command::Usage { kind, cursor, rows, is_last } => {
+            *is_last = engine.list_usage(*kind, cursor, SLOTS, rows);
+            *is_last || rows.len() == rows.capacity()
         }
         Command::Occupancy(occupancy) => {
             *occupancy = Some(engine.occupancy());

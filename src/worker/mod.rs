@@ -25,6 +25,7 @@ pub mod mailbox;
 mod port;
 pub mod process;
 pub mod publish;
+mod revive;
 pub mod setup;
 pub mod stats;
 mod turn;
@@ -32,10 +33,11 @@ mod turn;
 #[cfg(test)]
 mod tests;
 
-pub use ask::{Trace, TraceError};
+pub use ask::{Capturing, Trace, TraceError, Watch, WatchError};
+pub use desk::{Health, Incident};
 pub use finish::{Died, Final};
 pub use idle::Idle;
-pub use launch::{Gateway, Running, Threads};
+pub use launch::{Gateway, OnDeath, Running, Threads};
 pub use lockstep::Lockstep;
 pub use mailbox::Silent;
 pub use process::Process;

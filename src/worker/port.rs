@@ -79,7 +79,6 @@ impl WorkerPort {
     /// Sends what waits. What the queue does not take is dropped and counted.
     pub(super) fn flush<E: Process>(&mut self, core: &mut Core<E>) {
         let bytes: usize = self.waiting.iter().map(Frame::len).sum();
-        self.totals.tx_bytes += bytes as u64;
         let mut refusals = 0;
         while !self.waiting.is_empty() && refusals < REFUSALS {
             let before = self.waiting.len();
@@ -93,11 +92,22 @@ impl WorkerPort {
         self.totals.tx_packets += sent as u64;
         let own = self.origins[..sent].iter().filter(|&&origin| origin == Origin::Own).count();
         core.activity.own_sent += own as u64;
+        self.totals.tx_bytes += bytes as u64;
         for (frame, &origin) in self.waiting.drain(..).zip(&self.origins[sent..]) {
             self.totals.tx_bytes -= frame.len() as u64;
             core.lose(self.index, frame.len(), origin, DropReason::TransmitFull);
             core.cache.give(frame);
         }
+        self.origins.clear();
+    }
+
+    /// Gives back what waits to be sent, and counts what a call that did not end has sent.
+    pub(super) fn let_go(&mut self, cache: &mut Cache, activity: &mut Activity) {
+        let sent = self.origins.len().saturating_sub(self.waiting.len());
+        self.totals.tx_packets += sent as u64;
+        let own = self.origins.iter().take(sent).filter(|&&origin| origin == Origin::Own).count();
+        activity.own_sent += own as u64;
+        self.waiting.drain(..).for_each(|frame| cache.give(frame));
         self.origins.clear();
     }
 

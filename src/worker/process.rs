@@ -6,7 +6,7 @@ use std::io;
 use rtrb::Producer;
 
 use crate::base::{DropReason, Moment};
-use crate::nat::{Counters, Engine, EngineConfig, Event, NeighbourFact, Output, Verdict};
+use crate::nat::{Counters, Engine, EngineConfig, Estate, Event, NeighbourFact, Output, Verdict};
 use crate::policy::Snapshot;
 use crate::wire::Packet;
 use crate::worker::mailbox::{self, Command};
@@ -24,12 +24,18 @@ pub trait Process: Sized + Send + 'static {
     fn learn(&mut self, fact: NeighbourFact, snapshot: &Snapshot, now: Moment, out: &mut Output);
     /// Counts a frame that was to be sent or handed over and found no room.
     fn undo(&mut self, verdict: Verdict, reason: DropReason);
-    /// Does a bounded piece of the work on what management asks; says whether it is answered.
-    fn answer(&mut self, command: &mut Command, snapshot: &Snapshot, now: Moment) -> bool;
+    /// Does a bounded piece of the work on what management asks, and puts out frames if it takes some; says whether it is answered.
+    fn answer(&mut self, command: &mut Command, snapshot: &Snapshot, now: Moment, out: &mut Output) -> bool;
     /// Its counters.
     fn counters(&self) -> &Counters;
     /// From now on it tells of sessions that begin and end, if it has any.
     fn tell(&mut self, _ring: Producer<Event>) {}
+    /// It has died: what it leaves behind.
+    fn bequeath(&mut self, _snapshot: &Snapshot) -> Estate {
+        Estate::of(*self.counters())
+    }
+    /// Goes on where another one ended.
+    fn inherit(&mut self, estate: Estate);
 }
 
 impl Process for Engine {
@@ -51,8 +57,8 @@ impl Process for Engine {
         Engine::undo(self, verdict, reason);
     }
 
-    fn answer(&mut self, command: &mut Command, snapshot: &Snapshot, now: Moment) -> bool {
-        mailbox::answer(self, command, snapshot, now)
+    fn answer(&mut self, command: &mut Command, snapshot: &Snapshot, now: Moment, out: &mut Output) -> bool {
+        mailbox::answer(self, command, snapshot, now, out)
     }
 
     fn counters(&self) -> &Counters {
@@ -61,5 +67,13 @@ impl Process for Engine {
 
     fn tell(&mut self, ring: Producer<Event>) {
         Engine::tell(self, ring);
+    }
+
+    fn bequeath(&mut self, snapshot: &Snapshot) -> Estate {
+        Engine::bequeath(self, snapshot)
+    }
+
+    fn inherit(&mut self, estate: Estate) {
+        Engine::inherit(self, estate);
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::base::{PortIndex, Rng, WorkerIndex};
-use crate::nat::{EngineConfig, Event};
-use crate::nic::{Cache, Pool, Port, PortInfo};
+use crate::nat::{Distributions, EngineConfig, Event};
+use crate::nic::{Cache, Monitor, Pool, Port, PortInfo};
 use crate::policy::Snapshot;
 use crate::worker::desk::Desk;
 use crate::worker::handoff::Links;
@@ -20,6 +20,15 @@ use crate::worker::turn::{Path, Worker};
 
 /// Frames that may wait between two workers, unless set otherwise: four batches.
 pub const RING: usize = 1024;
+/// Entries of a queue's receive ring, and of its transmit ring.
+const QUEUE: usize = 2048;
+/// Buffers that a worker keeps at hand, and those of the frames that it works on.
+const WORKER: usize = 2048;
+
+/// Buffers for full rings everywhere.
+pub fn buffers(ports: usize, workers: usize) -> usize {
+    workers * (ports * 2 * QUEUE + (workers - 1) * RING + WORKER)
+}
 
 /// What a gateway is made of.
 #[derive(Debug)]
@@ -113,8 +122,24 @@ pub(super) struct Office {
     pub(super) publisher: Publisher,
     pub(super) pool: Arc<Pool>,
     pub(super) ports: Vec<PortInfo>,
+    pub(super) monitors: Monitors,
     pub(super) guards: Guards,
     pub(super) events: Vec<Consumer<Event>>,
+}
+
+/// The devices that say something of themselves, by the port's index.
+pub(super) struct Monitors(Vec<Option<Box<dyn Monitor>>>);
+
+impl Monitors {
+    pub(super) fn of(&self, port: PortIndex) -> Option<&dyn Monitor> {
+        self.0.get(port.index())?.as_deref()
+    }
+}
+
+impl std::fmt::Debug for Monitors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Monitors")
+    }
 }
 
 /// What undoes the changes to the devices when it is dropped.
@@ -148,13 +173,20 @@ impl Setup {
         let publisher = Publisher::new(self.snapshot, &desks);
         let mut queues: Vec<Vec<WorkerPort>> = desks.iter().map(|_| Vec::new()).collect();
         let (mut ports, mut guards) = (Vec::new(), Vec::new());
+        let (mut distributions, mut monitors) = (Vec::new(), Vec::new());
         for port in self.ports {
             for (of_worker, queue) in queues.iter_mut().zip(port.queues) {
                 of_worker.push(WorkerPort::new(port.index, queue));
             }
+            distributions.push(port.rss.filter(|_| count > 1));
+            monitors.push(port.monitor);
             ports.push(port.info);
             guards.extend(port.guard);
         }
+        if distributions.iter().all(Option::is_none) {
+            distributions.clear();
+        }
+        let distributions: Distributions = distributions.into();
         let mut seats = Vec::new();
         let mut events = Vec::new();
         let links = Links::mesh(&desks, self.ring.max(1));
@@ -165,6 +197,7 @@ impl Setup {
                 sessions: self.sessions,
                 neighbours: self.neighbours,
                 snat_eips: self.snat_eips,
+                distributions: Arc::clone(&distributions),
                 rng: match self.seed {
                     Some(seed) => Rng::from_seed(seed.wrapping_add(index as u64)),
                     None => Rng::from_system()?,
@@ -178,7 +211,8 @@ impl Setup {
             });
             seats.push(Seat { config, desk, reader, links, ports, cache, events: told });
         }
-        Ok((seats, Office { desks, publisher, pool: self.pool, ports, guards: Guards(guards), events }))
+        let (monitors, guards) = (Monitors(monitors), Guards(guards));
+        Ok((seats, Office { desks, publisher, pool: self.pool, ports, monitors, guards, events }))
     }
 
     fn check(&self) -> Result<(), LaunchError> {
@@ -203,6 +237,11 @@ impl Setup {
 }
 
 impl Seat {
+    /// What its engine is made with.
+    pub(super) fn config(&self) -> EngineConfig {
+        self.config.clone()
+    }
+
     pub(super) fn index(&self) -> WorkerIndex {
         self.config.worker
     }

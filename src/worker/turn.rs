@@ -23,6 +23,7 @@ use crate::wire::{Arrival, Packet};
 use crate::worker::desk::Desk;
 use crate::worker::handoff::Links;
 use crate::worker::idle::{BLIND_NAP, NAP};
+use crate::worker::mailbox::Command;
 use crate::worker::mailbox::Letter;
 use crate::worker::port::{Core, Origin, WorkerPort};
 use crate::worker::process::Process;
@@ -83,7 +84,7 @@ impl<E: Process> Worker<E> {
         if self.letter.is_some() || !self.desk.mailbox.is_empty() {
             busy = true;
             self.letter = self.letter.take().or_else(|| self.desk.mailbox.take()).and_then(|mut letter| {
-                if !self.path.core.engine.answer(&mut letter.command, snapshot, now) {
+                if !self.path.answer(&mut letter.command, snapshot, now) {
                     return Some(letter);
                 }
                 self.desk.mailbox.reply(letter);
@@ -114,6 +115,16 @@ impl<E: Process> Worker<E> {
                 activity.idle_nanos += passed;
             }
         }
+    }
+
+    /// The configuration that is in force.
+    pub(super) fn snapshot(&mut self) -> Arc<Snapshot> {
+        Arc::clone(self.reader.load())
+    }
+
+    /// Forgets what was in work.
+    pub(super) fn forget(&mut self) {
+        (self.letter, self.acknowledged, self.last_turn) = (None, None, None);
     }
 
     /// Copies the counters to where management reads them.
@@ -306,6 +317,25 @@ impl<E: Process> Path<E> {
                 Some(frame) => to.send(frame, origin, &mut self.core),
                 None => self.core.lose(port, bytes.len(), origin, DropReason::NoBuffer),
             }
+        }
+    }
+
+    /// Does a piece of the work on a command.
+    fn answer(&mut self, command: &mut Command, snapshot: &Snapshot, now: Moment) -> bool {
+        self.out.clear();
+        let is_done = self.core.engine.answer(command, snapshot, now, &mut self.out);
+        self.emit();
+        is_done
+    }
+
+    /// Gives back the frames that are in hand.
+    pub(super) fn let_go(&mut self) {
+        let Self { core, ports, burst, arrivals, out, .. } = self;
+        burst.drain(..).for_each(|frame| core.cache.give(frame));
+        arrivals.clear();
+        out.clear();
+        for port in ports {
+            port.let_go(&mut core.cache, &mut core.activity);
         }
     }
 

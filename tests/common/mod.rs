@@ -7,19 +7,30 @@
 #![allow(dead_code, unused_macros, unused_imports, reason = "every test binary uses a part of this")]
 
 pub mod daemon;
+#[cfg(feature = "dpdk")]
+pub mod devices;
 pub mod veth;
 
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Mutex;
 
 /// The root of the repository.
 pub fn repository() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// Tests of this process take turns with the files of the repository: none reads what another has written half.
+static TURN: Mutex<()> = Mutex::new(());
+
 /// The text of a file of the repository.
 pub fn read(path: &str) -> String {
+    let _turn = TURN.lock();
+    text(path)
+}
+
+fn text(path: &str) -> String {
     let path = repository().join(path);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
@@ -33,16 +44,19 @@ pub fn between<'a>(path: &str, text: &'a str, name: &str) -> &'a str {
 
 /// Compares a generated part of a file with what it is to be, or writes it there.
 pub fn assert_generated(path: &str, name: &str, wanted: &str) {
-    // Tests of one file take turns: each reads the whole of it.
-    static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    generated(path, name, wanted, std::env::var_os("NATGATE_UPDATE").is_some());
+}
+
+/// The same, told whether to write.
+pub fn generated(path: &str, name: &str, wanted: &str, is_update: bool) {
     let _turn = TURN.lock();
-    let text = read(path);
+    let text = text(path);
     let found = between(path, &text, name);
     if found.trim() == wanted.trim() {
         return;
     }
     assert!(
-        std::env::var_os("NATGATE_UPDATE").is_some(),
+        is_update,
         "{path}: {name} is not what the code says; the same test with NATGATE_UPDATE=1 writes it"
     );
     let start = found.as_ptr() as usize - text.as_ptr() as usize;

@@ -1,4 +1,4 @@
-//! What each packet is owed by an IPv4 NAT gateway, clause by clause: `rows.txt` is the list, and each row has a test named
+//! What each packet is owed by an IPv4 NAT gateway, clause by clause: `src/conformance/rows.txt` is the list, and each row has a test named
 //! by its id. Time is an argument, so that two hours pass in microseconds.
 //!
 //! `cargo test --test conformance` runs them all, `cargo test --test conformance frag_` those about fragments.
@@ -26,7 +26,7 @@ mod vlan;
 
 use std::collections::BTreeMap;
 
-const ROWS: &str = include_str!("rows.txt");
+const ROWS: &str = include_str!("../../src/conformance/rows.txt");
 
 const SOURCES: [&str; 14] = [
     include_str!("arp.rs"),

@@ -7,12 +7,12 @@ use std::time::Duration;
 use natgate::base::owner::{owner_of_host, owner_of_port};
 use natgate::base::{DropReason, Tick};
 use natgate::nat::query::{SessionCursor, SessionFilter};
-use natgate::policy::{Mapping, PortRange, Prefix, Timeouts};
+use natgate::policy::{Leaving, Mapping, PortRange, Prefix, Timeouts};
 
 use crate::common::*;
 use crate::support::net::Judge;
-use crate::support::packet::{UDP, UNREACHABLE};
-use crate::support::{Flags, Packet, Ports, Side, TestNet, ip};
+use crate::support::packet::{TCP, UDP, UNREACHABLE};
+use crate::support::{Body, Config, Flags, Packet, Ports, Side, TestNet, ip};
 
 /// The packets of `n` new flows of all kinds.
 fn flows(n: u16) -> Vec<(Side, Packet)> {
@@ -213,6 +213,93 @@ fn static_entries_beat_sessions_and_take_theirs_with_them() {
         // An entry of the host itself.
         net.reload(&snat().any_port("203.0.113.17", "10.0.0.2"));
         assert_eq!(mapped(&mut net, (HOST, 4000), PEER), (ANY_EIP, 4000));
+    }
+}
+
+/// A change of an entry tears down the connections that it made.
+#[test]
+fn sessions_that_are_kept_go_on_without_their_entry() {
+    for workers in [1, 2] {
+        let forward = |config: Config| config.forward(TCP, ("203.0.113.18", 80), ("10.0.0.4", 8080), 1);
+        let narrow = || Config::new().snat("10.0.0.128/25", &["203.0.113.16"]);
+        let before = forward(snat()).forward(UDP, ("203.0.113.18", 80), ("10.0.0.4", 8080), 1);
+        let mut net = TestNet::with_workers(&before, workers, 1);
+        let (question, answer) = (Packet::udp(PEER, PUBLIC, b"in"), Packet::udp(SERVICE, PEER, b"out"));
+        let external = mapped(&mut net, (HOST, 4000), PEER);
+        let reply = Packet::udp(PEER, external, b"reply");
+        let check = |net: &mut TestNet| {
+            // A DNAT session is known where its packets came: here they come anywhere.
+            if workers == 1 {
+                assert_eq!(into(net, &question).destination(), SERVICE);
+                assert_eq!(out(net, &answer).source(), PUBLIC);
+            }
+            assert_eq!(mapped(net, (HOST, 4000), PEER), external);
+            assert_eq!(into(net, &reply).destination(), (HOST, 4000));
+        };
+        check(&mut net);
+
+        // Both entries go: what lives goes on, nothing new begins.
+        net.reload(&forward(narrow()).leaving(Leaving::Kept));
+        check(&mut net);
+        net.idle(1024);
+        check(&mut net);
+        lost(&mut net, OUTSIDE, &Packet::udp(PEER_2, PUBLIC, b"new"));
+        lost(&mut net, OUTSIDE, &Packet::udp(PEER_2, external, b"new"));
+        net.send(INSIDE, &Packet::udp((HOST, 4000), PEER_2, b"new")).dropped(DropReason::NoSnatEntry);
+
+        // The entry leads elsewhere now: that is for new ones.
+        let elsewhere = forward(narrow()).forward(UDP, ("203.0.113.18", 80), ("10.0.0.5", 8080), 1);
+        net.reload(&elsewhere.clone().leaving(Leaving::Kept));
+        check(&mut net);
+        assert_eq!(into(&mut net, &Packet::udp(PEER_2, PUBLIC, b"new")).destination(), (OTHER, 8080));
+
+        // A static entry takes what a dynamic session has, kept or not.
+        let taken = elsewhere.clone().forward(UDP, ("203.0.113.16", external.1), ("10.0.0.4", 9090), 1);
+        net.reload(&taken.leaving(Leaving::Kept));
+        assert_eq!(into(&mut net, &reply).destination(), (SERVER, 9090));
+        if workers == 1 {
+            assert_eq!(into(&mut net, &question).destination(), SERVICE);
+        }
+
+        // The time is up.
+        net.reload(&elsewhere);
+        assert_eq!(into(&mut net, &question).destination(), (OTHER, 8080));
+        lost(&mut net, OUTSIDE, &reply);
+    }
+}
+
+/// A reset of a TCP packet: where from, where to, and its sequence number.
+#[track_caller]
+fn reset_of(packet: &Packet) -> (Endpoint, Endpoint, u32) {
+    let Body::Tcp(tcp) = &packet.body else { panic!("no TCP: {packet:?}") };
+    assert!(tcp.flags.has(Flags::RST), "no reset: {packet:?}");
+    (packet.source(), packet.destination(), tcp.seq)
+}
+
+/// Both ends wait for a connection that a change of an entry has ended.
+#[test]
+fn connections_are_reset_at_both_ends_where_that_is_asked_for() {
+    for workers in [1, 2] {
+        let mut net = TestNet::with_workers(&snat(), workers, 1);
+        let external = established(&mut net, (HOST, 4000), PEER_2);
+        let narrow = Config::new().snat("10.0.0.128/25", &["203.0.113.16"]);
+        let mut left = net.reload(&narrow.leaving(Leaving::Reset)).left;
+        left.extend(net.idle(1024).left);
+        let mut resets: Vec<_> = left.iter().map(|left| reset_of(&left.packet)).collect();
+        resets.sort_unstable();
+        let mut expected = [(PEER_2, (HOST, 4000), 7001), (external, PEER_2, 1001)];
+        expected.sort_unstable();
+        assert_eq!(resets, expected);
+
+        // Whoever sends on, because the reset was lost or came too early, is told what it expects.
+        let observed = net.send(INSIDE, &Packet::tcp((HOST, 4000), PEER_2, Flags::ACK, 1001, 9999));
+        assert_eq!(reset_of(observed.reply(INSIDE)), (PEER_2, (HOST, 4000), 9999));
+        let observed = net.send(OUTSIDE, &Packet::tcp(PEER_2, external, Flags::ACK, 7001, 1500));
+        assert_eq!(reset_of(observed.reply(OUTSIDE)), (external, PEER_2, 1500));
+        assert_eq!(observed.drops, [DropReason::SessionEnding]);
+        lost(&mut net, OUTSIDE, &Packet::tcp(PEER_2, external, Flags::RST, 7001, 0));
+        net.advance(Duration::from_secs(11));
+        lost(&mut net, OUTSIDE, &Packet::tcp(PEER_2, external, Flags::ACK, 7001, 1500));
     }
 }
 

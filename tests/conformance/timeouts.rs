@@ -32,6 +32,7 @@ fn brief() -> TestNet {
             udp: ticks(20),
             icmp: ticks(10),
             other: ticks(20),
+            tcp_reset: false,
         };
     }))
 }

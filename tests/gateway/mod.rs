@@ -14,8 +14,8 @@ use natgate::policy::gateway::{Limits, Meter};
 use natgate::policy::snapshot::{Route, SnatTable, Topology, Vpc};
 use natgate::policy::snat::PoolAddress;
 use natgate::policy::{
-    Eip, Filtering, Gateway, Interface, Lpm, Mapping, PortRange, PortVlans, Prefix, Realm, Snapshot,
-    SnatEntry, Timeouts,
+    Allocation, Eip, Filtering, Gateway, Interface, Lpm, Mapping, PortRange, PortVlans, Prefix, Realm,
+    Snapshot, SnatEntry, Timeouts,
 };
 use natgate::worker::Setup;
 
@@ -49,6 +49,7 @@ fn interface(port: usize, address: u32, realm: Realm) -> Interface {
         prefix: Prefix::of(address, 24),
         realm,
         mtu: 1500,
+        tcp_mss: None,
     }
 }
 
@@ -91,8 +92,10 @@ pub fn snapshot() -> Arc<Snapshot> {
         mapping: Mapping::EndpointIndependent,
         filtering: Filtering::EndpointIndependent,
         ports: PortRange::ALL,
+        allocation: Allocation::Ports,
         untranslated: Lpm::default(),
         timeouts: Timeouts::RFC,
+        ftp: false,
         host_quota: u32::MAX,
     };
     table.insert(Prefix::of(INSIDE_ADDRESS, 24), Arc::new(entry));

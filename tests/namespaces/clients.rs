@@ -224,14 +224,17 @@ fn many_connections(back_end: &str) {
     let lab = Lab::new();
     lab.web_server("web", &[8080]);
     lab.web_server("server", &[80]);
+    lab.shell("for side in internet vpc; do lab_queue_by_core $P-$side gw; done");
     let gateway = Gateway::start(&lab, &base(back_end, &socket(&lab)));
-    for (host, url) in [("client", "http://203.0.113.16/[1-300]"), ("web", "http://198.51.100.20/[1-300]")] {
-        // Every connection is a session of its own; they are spread over both workers.
-        let command = format!(
-            "curl -sS --fail --parallel --parallel-max 50 --no-keepalive -H 'Connection: close' '{url}'"
-        );
-        let pages = lab.run(host, &command);
-        assert_eq!(pages.matches("<title>").count(), 300, "{host} {url}");
+    for (host, url) in [("client", "http://203.0.113.16/[1-150]"), ("web", "http://198.51.100.20/[1-150]")] {
+        // Every connection is a session of its own, and each core's go by another queue.
+        for core in 0..2 {
+            let command = format!(
+                "taskset --cpu-list {core} curl -sS --fail --parallel --parallel-max 50 --no-keepalive -H 'Connection: close' '{url}'"
+            );
+            let pages = lab.run(host, &command);
+            assert_eq!(pages.matches("<title>").count(), 150, "{host} {url}");
+        }
     }
     let stats = gateway.stats();
     for worker in stats["workers"].as_array().expect("workers") {

@@ -6,7 +6,7 @@ use std::path::Path;
 /// Tests append what they need besides.
 pub fn base(back_end: &str, socket: &Path) -> String {
     let mut text = system(socket);
-    if back_end == "dpdk" {
+    if matches!(back_end, "dpdk" | "capsule") {
         // Workers that never sleep would leave the clients no core.
         text += "idle = \"sleep\"\n";
     }
@@ -39,9 +39,9 @@ pub fn system(socket: &Path) -> String {
 
 /// A port on the device of the same name; of DPDK for two workers.
 pub fn port(name: &str, back_end: &str) -> String {
-    if back_end == "dpdk" {
+    if matches!(back_end, "dpdk" | "capsule") {
         return format!(
-            "\n[[port]]\nname = \"{name}\"\ndevice = \"net_af_packet_{name},iface={name},qpairs=2,framecnt=2048\"\nbackend = \"dpdk\"\n"
+            "\n[[port]]\nname = \"{name}\"\ndevice = \"net_af_packet_{name},iface={name},qpairs=2,framecnt=2048\"\nbackend = \"{back_end}\"\n"
         );
     }
     format!("\n[[port]]\nname = \"{name}\"\ndevice = \"{name}\"\nbackend = \"{back_end}\"\n")

@@ -38,7 +38,7 @@ impl<'a> Gateway<'a> {
             })
             .map(str::to_owned)
             .collect();
-        if configuration.contains("backend = \"dpdk\"") {
+        if configuration.contains("iface=") {
             // Its drivers for kernel devices have no room for super-frames.
             lab.shell("lab_unsegmented \"$P\"");
         }

@@ -11,10 +11,12 @@ mod gateway;
 mod lab;
 
 mod clients;
+mod ftp;
 mod hairpin;
 mod million;
 mod operation;
 mod segments;
+mod sessions;
 
 /// One test for each back end that can use a device of the kernel's.
 macro_rules! with_all_back_ends {
@@ -40,6 +42,15 @@ macro_rules! with_all_back_ends {
             fn $name() {
                 crate::common::need_root!();
                 super::$name("dpdk");
+            })*
+        }
+        // The same by the runtime of capsule.
+        #[cfg(feature = "capsule")]
+        mod capsule {
+            $(#[test]
+            fn $name() {
+                crate::common::need_root!();
+                super::$name("capsule");
             })*
         }
     };

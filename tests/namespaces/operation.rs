@@ -8,7 +8,7 @@ use crate::gateway::{Gateway, socket};
 use crate::lab::{Lab, wait_for};
 use crate::with_all_back_ends;
 
-with_all_back_ends! { reload_under_traffic sessions_under_traffic explain_and_trace hangup_reloads }
+with_all_back_ends! { reload_under_traffic sessions_under_traffic explain_and_trace capture hangup_reloads }
 
 /// XDP sockets alone can leave to the kernel what is not the gateway's.
 #[test]
@@ -177,6 +177,58 @@ fn explain_and_trace(back_end: &str) {
     );
     let text = trace.finish(15).unwrap_or_else(|error| panic!("{error}"));
     assert!(text.contains("page"), "the entry is missing in\n{text}");
+    gateway.finish();
+}
+
+fn capture(back_end: &str) {
+    let lab = Lab::new();
+    lab.web_server("web", &[8080, 8090]);
+    let gateway = Gateway::start(&lab, &base(back_end, &socket(&lab)));
+    let natgate =
+        format!("NATGATE_SOCKET={} {} capture", socket(&lab).display(), env!("CARGO_BIN_EXE_natgate"));
+    let fields = "-T fields -E separator='|' -e frame.interface_name -e frame.packet_flags_direction -e ip.src -e ip.dst -e \
+                  tcp.dstport -e frame.comment -e ip.checksum.status -o ip.check_checksum:TRUE";
+    // To a file while it runs, and by a pipe that an independent decoder reads.
+    let file = lab.directory().join("all.pcapng");
+    let mut whole =
+        lab.spawn("gw", &format!("{natgate} --host 203.0.113.16 --seconds 2 -w {}", file.display()));
+    let mut drops = lab.spawn(
+        "gw",
+        &format!("sleep 2.5; {natgate} --dropped --eip 203.0.113.16 -n 1 --seconds 20 -w - | tshark -n -r - {fields}"),
+    );
+    assert!(wait_for(200, || {
+        lab.page("client", "http://203.0.113.16/", &["of web"]);
+        whole.has_ended()
+    }));
+    let said = whole.finish(1).unwrap_or_else(|error| panic!("{error}"));
+    assert!(said.contains(" captured, 0 lost"), "{said}");
+    let text = lab.run("gw", &format!("tshark -n -r {} {fields}", file.display()));
+    let has = |parts: &[&str]| text.lines().any(|line| parts.iter().all(|part| line.contains(part)));
+    // As it came and as it left, both ways, with the entry that did it.
+    assert!(has(&["wan|", "|203.0.113.16|80|sent by port lan; ", "page", "worker "]), "{text}");
+    assert!(has(&["lan|", "|10.0.1.10|8080|sent; came in on port wan; ", "page"]), "{text}");
+    assert!(has(&["lan|", "|10.0.1.10|198.51.100.10|", "|sent by port wan; "]), "{text}");
+    assert!(has(&["wan|", "|203.0.113.16|198.51.100.10|", "|sent; came in on port lan; "]), "{text}");
+    assert!(!text.contains("|Bad") && !text.contains("dropped"), "{text}");
+
+    assert!(
+        wait_for(200, || {
+            let _ = lab.attempt("client", "curl -sS --max-time 0.3 http://203.0.113.16:81/");
+            drops.has_ended()
+        }),
+        "{}",
+        drops.output()
+    );
+    let text = drops.finish(1).unwrap_or_else(|error| panic!("{error}"));
+    assert!(text.contains("|81|dropped, unsolicited-syn: "), "{text}");
+    assert!(text.contains("1 frame captured, 0 lost"), "{text}");
+    for (arguments, words) in [
+        ("--port dmz -w x.pcapng", "port \"dmz\" is not configured"),
+        ("-w /nonexistent/x.pcapng", "/nonexistent/x.pcapng: "),
+    ] {
+        let error = gateway.attempt(&format!("capture {arguments}")).expect_err(arguments);
+        assert!(error.contains(words), "{error}");
+    }
     gateway.finish();
 }
 

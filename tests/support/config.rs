@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use natgate::base::{EipIndex, EntryId, GatewayIndex, InterfaceIndex, PortIndex, VpcIndex};
+use natgate::base::{EipIndex, EntryId, GatewayIndex, InterfaceIndex, PlanIndex, PortIndex, VpcIndex};
 use natgate::policy::{
-    Eip, Filtering, Gateway, Host, HostForward, HostOneToOne, Interface, Limits, Lpm, Mapping, Meter,
-    OneToOne, PoolAddress, PortForward, PortRange, PortVlans, Prefix, Realm, Rivals, Route, Snapshot,
-    SnatEntry, Timeouts, Topology, Vpc,
+    Allocation, Eip, Filtering, Gateway, Host, HostForward, HostOneToOne, Interface, Leaving, Limits, Lpm,
+    Mapping, Meter, OneToOne, PoolAddress, PortForward, PortRange, PortVlans, Prefix, Realm, Rivals, Route,
+    Snapshot, SnatEntry, Timeouts, Topology, Vpc,
 };
 
 use super::codec::Mac;
@@ -46,6 +46,7 @@ pub struct Link {
 pub struct Config {
     pub outside: Link,
     /// The default router on the Internet side.
+    pub tcp_mss: Option<u16>,
     pub router: Ipv4Addr,
     /// From which EIPs come.
     pub public: Vec<Prefix>,
@@ -53,6 +54,8 @@ pub struct Config {
     pub eips: Vec<EipConfig>,
     pub dnat: Vec<Dnat>,
     pub snat: Vec<Snat>,
+    /// What becomes of sessions that no entry stands behind any more, if they do not just end.
+    pub leaving: Option<Leaving>,
 }
 
 /// A VPC with its one vSwitch and its one gateway.
@@ -69,6 +72,8 @@ pub struct EipConfig {
     pub ping: bool,
     /// Bits a second in each direction.
     pub bandwidth: Option<u64>,
+    /// The plan whose limit that is.
+    pub plan: Option<u32>,
 }
 
 /// The ports of a DNAT entry.
@@ -95,8 +100,10 @@ pub struct Snat {
     pub mapping: Mapping,
     pub filtering: Filtering,
     pub ports: PortRange,
+    pub allocation: Allocation,
     pub untranslated: Vec<Prefix>,
     pub timeouts: Timeouts,
+    pub ftp: bool,
     pub host_quota: u32,
 }
 
@@ -117,6 +124,7 @@ impl Config {
     pub fn new() -> Self {
         Self {
             outside: Link { port: 0, vlan: None, address: GATEWAY, len: 24, mtu: 1500 },
+            tcp_mss: None,
             router: ROUTER,
             public: vec![prefix("203.0.113.16/28")],
             vpcs: vec![VpcConfig {
@@ -127,7 +135,14 @@ impl Config {
             eips: vec![],
             dnat: vec![],
             snat: vec![],
+            leaving: None,
         }
+    }
+
+    /// Says what becomes of sessions that no entry stands behind any more.
+    pub fn leaving(mut self, leaving: Leaving) -> Self {
+        self.leaving = Some(leaving);
+        self
     }
 
     /// Adds a VPC with the same private addresses, on VLAN `vlan` of port 1.
@@ -141,7 +156,7 @@ impl Config {
     pub fn eip(mut self, address: &str) -> Self {
         let address = ip(address);
         if self.eips.iter().all(|eip| eip.address != address) {
-            self.eips.push(EipConfig { address, ping: true, bandwidth: None });
+            self.eips.push(EipConfig { address, ping: true, bandwidth: None, plan: None });
         }
         self
     }
@@ -174,8 +189,10 @@ impl Config {
             mapping: Mapping::default(),
             filtering: Filtering::default(),
             ports: PortRange { first: 1024, last: 65535 },
+            allocation: Allocation::Ports,
             untranslated: vec![],
             timeouts: Timeouts::RFC,
+            ftp: false,
             host_quota: u32::MAX,
         });
         self
@@ -303,6 +320,13 @@ impl Compiler {
                 now.iter().map(|s| (s.source, Arc::new(self.snat_entry(s)))).collect(),
             );
         }
+        let before = old.as_ref().and_then(|old| old.leaving);
+        if before != config.leaving {
+            touched.extend(config.eips.iter().map(|eip| eip.address));
+        }
+        for entry in 1..=self.entries.len() {
+            edit.set_leaving(EntryId(entry as u32), config.leaving);
+        }
         for address in touched {
             if let Some(slot) = self.slots.get(&address) {
                 edit.touch(*slot);
@@ -325,6 +349,7 @@ impl Compiler {
         let mut compiled = Eip::new(self.slots[&eip.address], eip.address.into(), InterfaceIndex(0));
         compiled.ping = eip.ping;
         compiled.bandwidth = eip.bandwidth;
+        compiled.plan = eip.plan.map(PlanIndex);
         let mut forwards = vec![];
         for entry in config.dnat.iter().filter(|d| d.eip == eip.address) {
             compiled.gateway = Some(GatewayIndex(entry.vpc as u32));
@@ -387,14 +412,16 @@ impl Compiler {
             |address: &Ipv4Addr| PoolAddress { index: self.slots[address], address: (*address).into() };
         let pool = entry.pool.iter().map(member).collect();
         SnatEntry {
-            id: self.entry_id(format!("snat {} {}", entry.vpc, entry.source)),
+            id: self.entry_id(format!("snat {} {} {:?}", entry.vpc, entry.source, entry.allocation)),
             gateway: GatewayIndex(entry.vpc as u32),
             pool,
             mapping: entry.mapping,
             filtering: entry.filtering,
             ports: entry.ports,
+            allocation: entry.allocation,
             untranslated: entry.untranslated.iter().map(|prefix| (*prefix, ())).collect(),
             timeouts: entry.timeouts,
+            ftp: entry.ftp,
             host_quota: entry.host_quota,
         }
     }
@@ -420,6 +447,7 @@ fn topology(config: &Config) -> Topology {
             prefix: on_link,
             realm: side.realm(),
             mtu: link.mtu,
+            tcp_mss: config.tcp_mss.filter(|_| side == Side::Outside),
         });
         let direct = Route { interface: index, next_hop: None };
         match side {

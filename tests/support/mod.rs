@@ -5,6 +5,7 @@
 //! - [`config`]: a configuration as plain data, and its snapshot
 //! - [`hosts`]: whole TCP hosts on both sides
 //! - [`entry`]: what fuzz targets and corpora call with arbitrary bytes
+//! - [`requests`]: the same for what people and programs write
 //! - [`net`]: one or more engines, links, neighbours and a clock; it checks the invariants after every step
 
 // Each test is a crate of its own and uses a part of this.
@@ -16,6 +17,7 @@ pub mod entry;
 pub mod hosts;
 pub mod net;
 pub mod packet;
+pub mod requests;
 
 pub use config::{Config, Dnat, EipConfig, Ports, Side, Snat, VpcConfig};
 pub use net::{Left, Observed, TestNet};

@@ -7,10 +7,12 @@ use std::io;
 
 use super::args::SpeedArgs;
 use super::{Console, Exit};
-use crate::speed::{Outcome, Plan, Scenario, reference, run};
+use crate::speed::{Outcome, Plan, Scenario, floor, reference, run};
 
 /// What measures.
 type Measure<'a> = &'a mut dyn FnMut(&Plan) -> io::Result<Outcome>;
+/// What measures the floor: for a number of lines and of seconds.
+type MeasureFloor<'a> = &'a mut dyn FnMut(usize, f64) -> io::Result<f64>;
 
 /// Why it did not end well.
 enum Failed {
@@ -20,11 +22,16 @@ enum Failed {
 
 /// Measures what is asked for and prints it.
 pub fn execute(args: &SpeedArgs, console: &mut Console<'_>) -> Exit {
-    execute_with(args, console, &mut run)
+    execute_with(args, console, &mut run, &mut floor::run)
 }
 
-fn execute_with(args: &SpeedArgs, console: &mut Console<'_>, measure: Measure<'_>) -> Exit {
-    let result = if args.table { table(args, console, measure) } else { list(args, console, measure) };
+fn execute_with(
+    args: &SpeedArgs,
+    console: &mut Console<'_>,
+    measure: Measure<'_>,
+    floor: MeasureFloor<'_>,
+) -> Exit {
+    let result = if args.table { table(args, console, measure, floor) } else { list(args, console, measure) };
     match result.and_then(|()| console.out.flush().map_err(Failed::Print)) {
         Ok(()) => Exit::Success,
         Err(Failed::Print(error)) => console.broken(&error),
@@ -83,7 +90,12 @@ fn list(args: &SpeedArgs, console: &mut Console<'_>, measure: Measure<'_>) -> Re
 }
 
 /// The table of the project's aims, with this machine's numbers.
-fn table(args: &SpeedArgs, console: &mut Console<'_>, measure: Measure<'_>) -> Result<(), Failed> {
+fn table(
+    args: &SpeedArgs,
+    console: &mut Console<'_>,
+    measure: Measure<'_>,
+    floor: MeasureFloor<'_>,
+) -> Result<(), Failed> {
     if !args.json {
         show(console, &render::table_heading())?;
     }
@@ -117,7 +129,8 @@ fn table(args: &SpeedArgs, console: &mut Console<'_>, measure: Measure<'_>) -> R
             largest = Some(measured.bytes_per_session);
         }
         if !args.json {
-            show(console, &render::table_row(row, &outcomes))?;
+            let floor = row.floor.map(|_| floor(row.sessions, args.seconds)).transpose();
+            show(console, &render::table_row(row, &outcomes, floor.map_err(Failed::Measure)?))?;
         }
     }
     if !args.json {

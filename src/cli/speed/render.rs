@@ -85,25 +85,36 @@ fn cycles(m: &Measured) -> String {
     if m.cycles_per_packet > 0.0 { format!("{:.1}", m.cycles_per_packet) } else { "-".into() }
 }
 
-const TABLE: [&str; 7] =
-    ["CYCLES A PACKET", "SNAT HERE", "DNAT HERE", "VPP SNAT*", "VPP DNAT*", "VPP ROUTE*", "WANTED/AIM"];
-const TABLE_WIDTHS: [usize; 7] = [34, 10, 10, 10, 10, 10, 10];
+const TABLE: [&str; 9] = [
+    "CYCLES A PACKET",
+    "SNAT HERE",
+    "DNAT HERE",
+    "FLOOR HERE",
+    "VPP SNAT*",
+    "VPP DNAT*",
+    "VPP ROUTE*",
+    "FLOOR*",
+    "WANTED/AIM",
+];
+const TABLE_WIDTHS: [usize; 9] = [34, 10, 10, 10, 10, 10, 10, 10, 10];
 
 /// The headings of the table.
 pub fn table_heading() -> String {
     cells(&TABLE.map(String::from), &TABLE_WIDTHS)
 }
 
-/// One row: what was measured in the order of the row's scenarios.
-pub fn table_row(row: &Row, measured: &[Option<Measured>]) -> String {
+/// One row: what was measured in the order of the row's scenarios, and the floor.
+pub fn table_row(row: &Row, measured: &[Option<Measured>], floor: Option<f64>) -> String {
     let here = |n: usize| match measured.get(n) {
         Some(Some(measured)) => cycles(measured),
         _ => "-".into(),
     };
     let vpp = row.vpp.map(|cycles| cycles.map_or_else(|| "-".into(), |cycles| cycles.to_string()));
     let [snat, dnat, route] = vpp;
+    let decimal = |cycles: Option<f64>| cycles.map_or_else(|| "-".into(), |cycles| format!("{cycles:.1}"));
     let wanted = format!("{} / {}", row.wanted.0, row.wanted.1);
-    cells(&[row.name.into(), here(0), here(1), snat, dnat, route, wanted], &TABLE_WIDTHS)
+    let floors = (decimal(floor), decimal(row.floor));
+    cells(&[row.name.into(), here(0), here(1), floors.0, snat, dnat, route, floors.1, wanted], &TABLE_WIDTHS)
 }
 
 /// What ends the table; `bytes` is the memory of a session in a large table.
@@ -115,7 +126,9 @@ pub fn table_end(bytes: Option<f64>) -> String {
         "bytes a session, all included".into(),
         here,
         none(),
+        none(),
         format!("~{vpp}"),
+        none(),
         none(),
         none(),
         format!("{wanted} / {aim}"),

@@ -34,8 +34,9 @@ fn run(arguments: &[&str]) -> (Exit, String, String) {
         let stages = plan.stages.then_some([1.0, 2.0, 6.5, 0.5].map(|share| share / 10.0 * ns_per_packet));
         Ok(Outcome { measured, stages, misses: (plan.packet_bytes > 64).then_some(2.25) })
     };
+    let mut floor = |lines: usize, _| Ok(f64::from(lines.ilog2()));
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let exit = execute_with(args, &mut Console { out: &mut out, err: &mut err }, &mut measure);
+    let exit = execute_with(args, &mut Console { out: &mut out, err: &mut err }, &mut measure, &mut floor);
     (exit, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
 }
 

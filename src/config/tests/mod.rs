@@ -42,11 +42,12 @@ fn a_file_that_is_not_there() {
 /// The parser asks for every key of the reference, and for no other (asking for another fails in `Table::get`).
 #[test]
 fn the_reference_has_exactly_the_keys_that_are_read() {
-    let text = format!("{EXAMPLE}\n[quotas]\n");
+    let plan = "[[plan]]\nname = 'shared'\nbandwidth = '1Gbps'\n";
+    let text = format!("{EXAMPLE}\n[quotas]\n{plan}");
     let document = Document::new(&text, "natgate.toml");
     assert!(read(&document).is_some());
     let with_store = Document::new(
-        "[store]\n[api]\n[session_log]\nindex = 'log'\n[[port]]\nname = 'p0'\ndevice = 'eth0'\n",
+        "[store]\n[api]\n[metering]\n[session_log]\nindex = 'log'\n[[port]]\nname = 'p0'\ndevice = 'eth0'\n",
         "natgate.toml",
     );
     assert!(read(&with_store).is_some());

@@ -89,6 +89,7 @@ fn cases() -> Vec<(Code, Case)> {
         (Code::InvalidDuration, Edit("udp = \"5m\"", "udp = 300")),
         (Code::InvalidDuration, Edit("udp = \"5m\"", "udp = \"5 minutes\"")),
         (Code::InvalidCount, Edit("sessions = 1048576", "sessions = \"many\"")),
+        (Code::InvalidRate, Add("[[plan]]\nname = \"shared\"\nbandwidth = \"fast\"\n")),
         (Code::InvalidRate, Edit("ping = true", "bandwidth = \"100\"")),
         (Code::InvalidPorts, Edit("public_port = 80", "public_port = 65536")),
         (Code::InvalidPorts, Edit("public_port = 80", "public_port = \"80-90\"")),
@@ -139,6 +140,25 @@ fn cases() -> Vec<(Code, Case)> {
         (Code::PortShare, Edit("backend = \"auto\"\nshare = false", "backend = \"af_packet\"\nshare = true")),
         #[cfg(not(feature = "dpdk"))]
         (Code::DpdkNotBuilt, Whole(super::DPDK)),
+        #[cfg(not(feature = "capsule"))]
+        (
+            Code::CapsuleNotBuilt,
+            Whole("[[port]]\nname = \"wan\"\nbackend = \"capsule\"\ndevice = \"0000:03:00.0\"\n"),
+        ),
+        (
+            Code::CapsuleMixed,
+            Whole(concat!(
+                "[[port]]\nname = \"wan\"\nbackend = \"dpdk\"\ndevice = \"0000:03:00.0\"\n",
+                "[[port]]\nname = \"lan\"\nbackend = \"capsule\"\ndevice = \"0000:03:00.1\"\n",
+            )),
+        ),
+        (
+            Code::CapsuleRss,
+            Whole(concat!(
+                "[dpdk]\nrss = \"flow\"\n",
+                "[[port]]\nname = \"wan\"\nbackend = \"capsule\"\ndevice = \"0000:03:00.0\"\n",
+            )),
+        ),
         (Code::DpdkUnused, Add("[dpdk]\nhugepages = \"off\"\n")),
         (Code::DpdkArgument, Add("[dpdk]\narguments = [\"-l1-3\", \"iova\", \"--vdev=net_null0\"]\n")),
         (
@@ -220,6 +240,15 @@ fn cases() -> Vec<(Code, Case)> {
                 snat!("vpc" "\"203.0.113.17\""),
             ),
         ),
+        (Code::UnknownPlan, Edit("ping = true", "plan = \"shared\"")),
+        (
+            Code::EipLimits,
+            Both(
+                "ping = true",
+                "plan = \"shared\"\nbandwidth = \"1Gbps\"",
+                "[[plan]]\nname = \"shared\"\nbandwidth = \"1Gbps\"\n",
+            ),
+        ),
         (Code::EipDuplicate, Add("[[eip]]\naddress = \"203.0.113.16\"\n")),
         (Code::EipOutsideRanges, Add("[[eip]]\naddress = \"203.0.113.40\"\n")),
         (
@@ -259,6 +288,26 @@ fn cases() -> Vec<(Code, Case)> {
         (Code::SnatSourceConflict, Add(snat!("10.0.1.0/24" "\"203.0.113.17\""))),
         (Code::SnatPoolSize, Edit("eips = [\"203.0.113.17\", \"203.0.113.18\"]", "eips = []")),
         (Code::SnatPoolDuplicate, Add(snat!("vpc" "\"203.0.113.17\", \"203.0.113.17\""))),
+        (Code::SnatBlocks, Edit("ports = \"1024/65535\"", "ports = \"1024/65535\"\ndeterministic = true")),
+        (
+            Code::SnatDeterministic,
+            Edit("ports = \"1024/65535\"", "ports = \"1024/65535\"\nport_blocks = 512\ndeterministic = true"),
+        ),
+        (
+            Code::SnatBlocksShared,
+            Both(
+                "ports = \"1024/65535\"",
+                "ports = \"1024/65535\"\nport_blocks = 512",
+                snat!("10.0.2.0/24" "\"203.0.113.17\""),
+            ),
+        ),
+        (
+            Code::SnatFtp,
+            Edit(
+                "mapping = \"endpoint-independent\"\nfiltering = \"endpoint-independent\"",
+                "mapping = \"endpoint-dependent\"\nftp = true",
+            ),
+        ),
         (Code::SnatFiltering, Edit("mapping = \"endpoint-independent\"", "mapping = \"endpoint-dependent\"")),
     ]
 }
@@ -355,6 +404,7 @@ fn every_code_is_tested() {
         Code::Exhausted,
         // Only where the back end is missing.
         Code::DpdkNotBuilt,
+        Code::CapsuleNotBuilt,
         // Refusals of changes to the inventory, which has its own tests.
         Code::NotFound,
         Code::AmbiguousName,
@@ -364,6 +414,7 @@ fn every_code_is_tested() {
         Code::InvalidId,
         Code::NoFreeAddress,
         Code::IdempotencyKey,
+        Code::BlockSessions,
         // Of a question to the index of sessions.
         Code::InvalidTime,
         Code::Unconfirmed,

@@ -13,7 +13,7 @@ impl Check<'_, '_> {
     }
 
     pub(super) fn dpdk(&self) -> Dpdk {
-        let has_port = self.has_port_of(BackendWord::Dpdk);
+        let has_port = self.has_port_of(BackendWord::Dpdk) || self.has_port_of(BackendWord::Capsule);
         if has_port {
             self.dpdk_ports();
         }
@@ -24,10 +24,16 @@ impl Check<'_, '_> {
                 .hint("remove the table, or give a port backend = \"dpdk\"")
                 .emit();
         }
+        if let Some(rss) = table.rss.as_ref().filter(|_| self.has_port_of(BackendWord::Capsule)) {
+            self.at(table.here, rss, Code::CapsuleRss)
+                .hint("remove the key, or use the back end dpdk")
+                .emit();
+        }
         Dpdk {
             hugepages: value_of(table.hugepages.as_ref()).unwrap_or_default(),
             memory: table.memory.as_ref().map(|memory| memory.value as u32),
             telemetry: value_of(table.telemetry.as_ref()).unwrap_or_default(),
+            rss: value_of(table.rss.as_ref()).unwrap_or_default(),
             arguments: table.arguments.iter().map(|argument| argument.value.clone()).collect(),
         }
     }
@@ -41,6 +47,11 @@ impl Check<'_, '_> {
                         .hint("install DPDK and build with `cargo build --release --features dpdk`")
                         .emit();
                 }
+                Some(backend) if backend.value == BackendWord::Capsule && !cfg!(feature = "capsule") => {
+                    self.at(table.here, backend, Code::CapsuleNotBuilt)
+                        .hint("install DPDK and build with `cargo build --release --features capsule`")
+                        .emit();
+                }
                 Some(backend) if matches!(backend.value, BackendWord::AfXdp | BackendWord::Auto) => {
                     self.at(table.here, backend, Code::DpdkMixed).hint(MIXED).emit();
                 }
@@ -48,6 +59,14 @@ impl Check<'_, '_> {
                     self.document.error(table.here.missing("backend"), Code::DpdkMixed).hint(MIXED).emit();
                 }
                 _ => {}
+            }
+            if let Some(backend) = &table.backend
+                && backend.value == BackendWord::Capsule
+                && self.has_port_of(BackendWord::Dpdk)
+            {
+                self.at(table.here, backend, Code::CapsuleMixed)
+                    .hint("give all ports of DPDK's the same back end")
+                    .emit();
             }
         }
     }

@@ -7,13 +7,14 @@ use hashbrown::{HashMap, HashSet};
 
 use super::gateways::Tally;
 use super::{Check, is_edge, name_of, value_of};
+use crate::config::allocation::{self, Broken, Entry, Wish};
 use crate::config::document::{Field, Spot};
 use crate::config::error::Code;
 use crate::config::file::{DnatTable, GatewayTable, SnatTable, VpcTable};
 use crate::config::model::{Dnat, Forward, Snat, Source, Transport};
 use crate::config::settings::{Quotas, System};
 use crate::config::values::Ports;
-use crate::policy::{Filtering, Mapping, PortRange, Prefix, Timeouts};
+use crate::policy::{Allocation, Filtering, Mapping, PortRange, Prefix, Timeouts};
 
 /// An entry that another may conflict with: its place and name.
 type Owner<'c> = (Spot, Option<&'c str>);
@@ -231,6 +232,7 @@ impl<'c> Check<'c, '_> {
         let mut sources: HashMap<(&str, Prefix), Owner<'_>> = HashMap::new();
         let mut entries = Vec::with_capacity(self.file.snat.len());
         let mut pools: HashSet<Ipv4Addr> = HashSet::new();
+        let mut users: HashMap<Ipv4Addr, (Owner<'_>, bool)> = HashMap::new();
         for table in &self.file.snat {
             let here = table.here;
             let gateway = self.gateway_of(here, table.gateway.as_ref());
@@ -261,6 +263,12 @@ impl<'c> Check<'c, '_> {
             }
             let overrides = self.timeouts(table.timeouts.as_ref(), timeouts);
             let (mapping, filtering) = self.behaviour(table);
+            let ftp = self.ftp(table, mapping);
+            let ports = value_of(table.ports.as_ref()).unwrap_or(PortRange::ALL);
+            let source = prefix.unwrap_or(Prefix::host(0));
+            let allocation =
+                self.allocation(table, Entry { mapping, ports, eips: eips.len().max(1), source });
+            self.blocks_alone(table, &eips, allocation, &mut users);
             let mut untranslated: Vec<Prefix> = table.untranslated.iter().map(|field| field.value).collect();
             untranslated.sort_unstable();
             untranslated.dedup();
@@ -274,7 +282,9 @@ impl<'c> Check<'c, '_> {
                     eips,
                     mapping,
                     filtering,
-                    ports: value_of(table.ports.as_ref()).unwrap_or(PortRange::ALL),
+                    ports,
+                    allocation,
+                    ftp,
                     untranslated,
                     timeouts: overrides,
                 });
@@ -339,6 +349,65 @@ impl<'c> Check<'c, '_> {
                 .emit();
         }
         fields.iter().map(|field| field.value).collect()
+    }
+
+    /// How private hosts of an SNAT entry come to external ports.
+    fn allocation(&self, table: &SnatTable, entry: Entry) -> Allocation {
+        let wish = Wish {
+            port_blocks: value_of(table.port_blocks.as_ref()).map(|size| size as u16),
+            blocks_per_host: value_of(table.blocks_per_host.as_ref()).map(|count| count as u8),
+            deterministic: value_of(table.deterministic.as_ref()).unwrap_or(false),
+        };
+        allocation::judge(wish, entry).unwrap_or_else(|broken| {
+            let Broken { code, key, hint } = broken;
+            let here = table.here;
+            let spot = match key {
+                "port_blocks" => table.port_blocks.as_ref().map(|field| here.of(field)),
+                "blocks_per_host" => table.blocks_per_host.as_ref().map(|field| here.of(field)),
+                _ => table.deterministic.as_ref().map(|field| here.of(field)),
+            };
+            self.document.error(spot.unwrap_or(here), code).hint(hint).emit();
+            Allocation::Ports
+        })
+    }
+
+    /// Ports of an EIP are given out in blocks by one entry, or port by port by any number of them.
+    fn blocks_alone<'t>(
+        &self,
+        table: &'t SnatTable,
+        eips: &[Ipv4Addr],
+        allocation: Allocation,
+        users: &mut HashMap<Ipv4Addr, (Owner<'t>, bool)>,
+    ) {
+        let in_blocks = allocation != Allocation::Ports;
+        let owner = (table.here, name_of(table.name.as_ref()));
+        for eip in eips {
+            match users.get(eip) {
+                Some((other, others)) if in_blocks || *others => {
+                    self.document
+                        .error(table.here.missing("eips"), Code::SnatBlocksShared)
+                        .conflicts(other.0, other.1)
+                        .hint(format!("take {eip} out of one of the pools"))
+                        .emit();
+                }
+                Some(_) => {}
+                None => {
+                    users.insert(*eip, (owner, in_blocks));
+                }
+            }
+        }
+    }
+
+    /// Whether an SNAT entry reads FTP control connections. A server that is told of an endpoint comes from a port that is not known
+    /// before, which a mapping for one peer's port does not admit.
+    fn ftp(&self, table: &SnatTable, mapping: Mapping) -> bool {
+        let Some(ftp) = table.ftp.as_ref().filter(|ftp| ftp.value) else { return false };
+        if mapping == Mapping::EndpointDependent {
+            self.at(table.here, ftp, Code::SnatFtp)
+                .hint("remove the key, or choose endpoint-independent mapping")
+                .emit();
+        }
+        true
     }
 
     /// Mapping and filtering of an SNAT entry. With endpoint-dependent mapping one external port serves many peers, each

@@ -7,8 +7,8 @@ use hashbrown::HashMap;
 use super::{Check, is_edge, name_of, value_of};
 use crate::config::document::{Field, Spot};
 use crate::config::error::Code;
-use crate::config::file::{EipTable, GatewayTable};
-use crate::config::model::{Eip, Gateway, Specification};
+use crate::config::file::{EipTable, GatewayTable, PlanTable};
+use crate::config::model::{Eip, Gateway, Plan, Specification};
 use crate::config::settings::Quotas;
 use crate::config::words::Name;
 use crate::policy::{Lpm, Prefix};
@@ -84,6 +84,17 @@ impl<'c> Check<'c, '_> {
         })
     }
 
+    pub(super) fn plans(&self) -> Vec<Plan> {
+        let plan = |table: &PlanTable| {
+            Some(Plan {
+                name: value_of(table.name.as_ref())?,
+                description: value_of(table.description.as_ref()),
+                bandwidth: value_of(table.bandwidth.as_ref())?,
+            })
+        };
+        self.file.plans.iter().filter_map(plan).collect()
+    }
+
     pub(super) fn eips(&self, quotas: Quotas) -> Vec<Eip> {
         let mut tally = Tally::new(Code::QuotaEips, "eips_per_gateway", quotas.eips_per_gateway);
         let mut seen: HashMap<Ipv4Addr, Spot> = HashMap::new();
@@ -119,6 +130,10 @@ impl<'c> Check<'c, '_> {
                 self.document.error(spot, Code::UnusableAddress).emit();
             }
             self.eip_binding(table, &mut tally);
+            self.resolve(table.here, table.plan.as_ref(), &self.names.plans, Code::UnknownPlan);
+            if let (Some(plan), Some(_)) = (&table.plan, &table.bandwidth) {
+                self.at(table.here, plan, Code::EipLimits).hint("remove one of the two").emit();
+            }
             if let Some(outside) = outside {
                 eips.push(Eip {
                     address: address.value,
@@ -127,6 +142,7 @@ impl<'c> Check<'c, '_> {
                     gateway: value_of(table.gateway.as_ref()),
                     ping: value_of(table.ping.as_ref()).unwrap_or(true),
                     bandwidth: value_of(table.bandwidth.as_ref()),
+                    plan: value_of(table.plan.as_ref()),
                     outside,
                 });
             }

@@ -14,7 +14,7 @@ use hashbrown::hash_map::Entry;
 
 use super::document::{Document, Field, Spot};
 use super::error::Code;
-use super::file::{EipTable, File, GatewayTable, PortTable, TimeoutTable, VSwitchTable, VpcTable};
+use super::file::{EipTable, File, GatewayTable, PlanTable, PortTable, TimeoutTable, VSwitchTable, VpcTable};
 use super::model::{Model, Places};
 use super::settings::TimeoutOverrides;
 use super::words::Name;
@@ -30,10 +30,12 @@ pub(super) fn validate(document: &Document<'_>, file: &File) -> Option<Model> {
     let store = check.store();
     let api = check.api(&system);
     let session_log = check.session_log();
+    let metering = check.metering();
     let dpdk = check.dpdk();
     let ports = check.ports();
     let topology = check.topology();
     let gateways = check.gateways(quotas);
+    let plans = check.plans();
     let eips = check.eips(quotas);
     let (dnat, any_port) = check.dnat(quotas, timeouts);
     let snat = check.snat(&system, quotas, timeouts, &any_port);
@@ -48,11 +50,13 @@ pub(super) fn validate(document: &Document<'_>, file: &File) -> Option<Model> {
         store,
         api,
         session_log,
+        metering,
         dpdk,
         ports,
         outside: topology.outside,
         vpcs: topology.vpcs,
         gateways,
+        plans,
         eips,
         dnat,
         snat,
@@ -71,6 +75,7 @@ struct Names<'c> {
     ports: HashMap<&'c str, (PortIndex, &'c PortTable)>,
     vpcs: HashMap<&'c str, &'c VpcTable>,
     gateways: HashMap<&'c str, &'c GatewayTable>,
+    plans: HashMap<&'c str, &'c PlanTable>,
     eips: HashMap<Ipv4Addr, &'c EipTable>,
 }
 
@@ -87,6 +92,7 @@ impl<'c> Names<'c> {
             gateways: unique(document, file.gateways.iter().map(|t| (t.here, t.name.as_ref(), t)), |t| {
                 t.here
             }),
+            plans: unique(document, file.plans.iter().map(|t| (t.here, t.name.as_ref(), t)), |t| t.here),
             // Two declarations of one address are judged with the other rules of EIPs.
             eips: file.eips.iter().rev().filter_map(|t| Some((t.address.as_ref()?.value, t))).collect(),
         }

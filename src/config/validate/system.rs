@@ -1,6 +1,5 @@
-//! Rules of `[system]`, `[quotas]`, `[store]`, `[api]`, `[session_log]` and `[[port]]`.
+//! Rules of `[system]`, `[quotas]`, `[store]`, `[api]`, `[session_log]`, `[metering]` and `[[port]]`.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use crate::config::document::{Field, Spot};
 use crate::config::error::Code;
 use crate::config::file::{BackendWord, PortTable};
 use crate::config::model::{Backend, Port};
-use crate::config::settings::{Api, Quotas, SessionLog, System, Workers};
+use crate::config::settings::{Api, Metering, Quotas, SessionLog, System, Workers};
 
 impl Check<'_, '_> {
     pub(super) fn system(&self) -> System {
@@ -46,7 +45,8 @@ impl Check<'_, '_> {
         if let Some(size) = &table.buffer_size
             && (!size.value.is_power_of_two()
                 || size.value > 4096 && self.has_port_of(BackendWord::AfXdp)
-                || size.value > 32768 && self.has_port_of(BackendWord::Dpdk))
+                || size.value > 32768 && self.has_port_of(BackendWord::Dpdk)
+                || size.value > 2048 && self.has_port_of(BackendWord::Capsule))
         {
             self.at(table.here, size, Code::BufferSize).emit();
         }
@@ -59,6 +59,7 @@ impl Check<'_, '_> {
             buffers: size(&table.buffers),
             buffer_size: size(&table.buffer_size).unwrap_or(default.buffer_size),
             idle: value_of(table.idle.as_ref()),
+            worker_failure: value_of(table.worker_failure.as_ref()).unwrap_or_default(),
             control: table.control.as_ref().map_or(default.control, |path| PathBuf::from(&path.value)),
             log: value_of(table.log.as_ref()).unwrap_or(default.log),
         }
@@ -76,6 +77,7 @@ impl Check<'_, '_> {
                 t.buffers.as_ref().map(|f| t.here.of(f)),
                 t.buffer_size.as_ref().map(|f| t.here.of(f)),
                 t.idle.as_ref().map(|f| t.here.of(f)),
+                t.worker_failure.as_ref().map(|f| t.here.of(f)),
                 t.control.as_ref().map(|f| t.here.of(f)),
             ]
             .into_iter()
@@ -90,6 +92,7 @@ impl Check<'_, '_> {
         let declared = [
             file.vpcs.first().map(|t| t.here),
             file.gateways.first().map(|t| t.here),
+            file.plans.first().map(|t| t.here),
             file.eips.first().map(|t| t.here),
             file.dnat.first().map(|t| t.here),
             file.snat.first().map(|t| t.here),
@@ -97,7 +100,7 @@ impl Check<'_, '_> {
         for here in declared.into_iter().flatten() {
             self.document
                 .error(here, Code::StoreHasResources)
-                .hint("take it out of the file and create it with natgate vpc, vswitch, gateway, eip, dnat or snat create")
+                .hint("take it out of the file and create it with natgate vpc, vswitch, gateway, plan, eip, dnat or snat create")
                 .emit();
         }
         let path = table.path.as_ref().map(|path| PathBuf::from(&path.value));
@@ -152,11 +155,10 @@ impl Check<'_, '_> {
     pub(super) fn session_log(&self) -> Option<SessionLog> {
         let table = self.file.session_log.as_ref()?;
         let path = |field: &Option<Field<String>>| field.as_ref().map(|field| PathBuf::from(&field.value));
-        let address = |field: &Option<Field<SocketAddr>>| field.as_ref().map(|field| field.value);
         let log = SessionLog {
             file: path(&table.file),
-            syslog: address(&table.syslog),
-            ipfix: address(&table.ipfix),
+            syslog: value_of(table.syslog.as_ref()),
+            ipfix: value_of(table.ipfix.as_ref()),
             index: path(&table.index),
             keep: table.keep.as_ref().map_or(Duration::from_hours(30 * 24), |keep| keep.value),
             events: table.events.as_ref().map_or(1 << 16, |events| events.value as usize),
@@ -174,6 +176,14 @@ impl Check<'_, '_> {
                 .emit();
         }
         Some(log)
+    }
+
+    /// Where it is kept what gateways and EIPs used.
+    pub(super) fn metering(&self) -> Option<Metering> {
+        let table = self.file.metering.as_ref()?;
+        let path = table.path.as_ref().map_or("/var/lib/natgate/metering", |path| path.value.as_str());
+        let keep = table.keep.as_ref().map_or(Duration::from_hours(400 * 24), |keep| keep.value);
+        Some(Metering { path: path.into(), keep })
     }
 
     pub(super) fn quotas(&self) -> Quotas {
@@ -264,6 +274,7 @@ impl Check<'_, '_> {
                 BackendWord::AfXdp => Backend::AfXdp { device, share },
                 BackendWord::AfPacket => Backend::AfPacket { device },
                 BackendWord::Dpdk => Backend::Dpdk { device },
+                BackendWord::Capsule => Backend::Capsule { device },
                 BackendWord::Auto | BackendWord::Pcap => Backend::Auto { device, share },
             }
         };

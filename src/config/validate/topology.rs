@@ -109,6 +109,7 @@ impl Check<'_, '_> {
             prefix,
             gateway: value_of(table.gateway.as_ref()),
             routes: static_routes,
+            tcp_mss: value_of(table.tcp_mss.as_ref()),
             public: table.public.iter().map(|field| field.value).collect(),
         })
     }

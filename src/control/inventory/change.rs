@@ -11,6 +11,7 @@ use super::resource::Resource;
 use super::spec::Spec;
 use super::{Inventory, Refusal};
 use crate::config::Code;
+use crate::control::protocol::Json;
 use crate::control::time;
 
 /// One resource that changed. Neither side is there in vain: a creation has no `before`, a deletion no `after`.
@@ -56,6 +57,7 @@ pub(super) fn parse(kind: Kind, value: Value) -> Result<Spec, Refusal> {
         Kind::Vpc => Spec::Vpc(read(value)?),
         Kind::VSwitch => Spec::VSwitch(read(value)?),
         Kind::Gateway => Spec::Gateway(read(value)?),
+        Kind::Plan => Spec::Plan(read(value)?),
         Kind::Eip => Spec::Eip(read(value)?),
         Kind::Dnat => Spec::Dnat(read(value)?),
         Kind::Snat => Spec::Snat(read(value)?),
@@ -73,10 +75,29 @@ impl Spec {
             Self::Vpc(_) => Kind::Vpc,
             Self::VSwitch(_) => Kind::VSwitch,
             Self::Gateway(_) => Kind::Gateway,
+            Self::Plan(_) => Kind::Plan,
             Self::Eip(_) => Kind::Eip,
             Self::Dnat(_) => Kind::Dnat,
             Self::Snat(_) => Kind::Snat,
         }
+    }
+
+    /// The specification of a kind in a JSON object; none if it is not one.
+    fn read(kind: Kind, json: &[u8]) -> Option<Self> {
+        // A list in the order of the parameters would be read, too.
+        if json.first() != Some(&b'{') {
+            return None;
+        }
+        match kind {
+            Kind::Vpc => serde_json::from_slice(json).map(Self::Vpc),
+            Kind::VSwitch => serde_json::from_slice(json).map(Self::VSwitch),
+            Kind::Gateway => serde_json::from_slice(json).map(Self::Gateway),
+            Kind::Plan => serde_json::from_slice(json).map(Self::Plan),
+            Kind::Eip => serde_json::from_slice(json).map(Self::Eip),
+            Kind::Dnat => serde_json::from_slice(json).map(Self::Dnat),
+            Kind::Snat => serde_json::from_slice(json).map(Self::Snat),
+        }
+        .ok()
     }
 
     /// The specification without its kind.
@@ -85,11 +106,25 @@ impl Spec {
             Self::Vpc(spec) => serde_json::to_value(spec),
             Self::VSwitch(spec) => serde_json::to_value(spec),
             Self::Gateway(spec) => serde_json::to_value(spec),
+            Self::Plan(spec) => serde_json::to_value(spec),
             Self::Eip(spec) => serde_json::to_value(spec),
             Self::Dnat(spec) => serde_json::to_value(spec),
             Self::Snat(spec) => serde_json::to_value(spec),
         };
         value.unwrap_or_default()
+    }
+
+    /// The same as text.
+    pub fn to_json(&self) -> Json {
+        match self {
+            Self::Vpc(spec) => Json::of(spec),
+            Self::VSwitch(spec) => Json::of(spec),
+            Self::Gateway(spec) => Json::of(spec),
+            Self::Plan(spec) => Json::of(spec),
+            Self::Eip(spec) => Json::of(spec),
+            Self::Dnat(spec) => Json::of(spec),
+            Self::Snat(spec) => Json::of(spec),
+        }
     }
 
     /// Its name, where it has one.
@@ -98,6 +133,7 @@ impl Spec {
             Self::Vpc(spec) => spec.name.as_deref(),
             Self::VSwitch(spec) => spec.name.as_deref(),
             Self::Gateway(spec) => spec.name.as_deref(),
+            Self::Plan(spec) => spec.name.as_deref(),
             Self::Eip(spec) => spec.name.as_deref(),
             Self::Dnat(spec) => spec.name.as_deref(),
             Self::Snat(spec) => spec.name.as_deref(),
@@ -115,6 +151,7 @@ impl Spec {
             Self::Vpc(spec) => identity!(spec),
             Self::VSwitch(spec) => identity!(spec),
             Self::Gateway(spec) => identity!(spec),
+            Self::Plan(spec) => identity!(spec),
             Self::Eip(spec) => identity!(spec),
             Self::Dnat(spec) => identity!(spec),
             Self::Snat(spec) => identity!(spec),
@@ -152,7 +189,22 @@ impl Inventory {
     /// # Errors
     /// Why it cannot be what was stored: the store is damaged, or the configuration file no longer fits.
     pub fn restore(&mut self, kind: Kind, value: Value) -> Result<Id, Refusal> {
-        let spec = parse(kind, value)?;
+        self.restore_spec(kind, &parse(kind, value)?)
+    }
+
+    /// The same of what was stored as JSON.
+    ///
+    /// # Errors
+    /// As [`restore`](Self::restore).
+    pub fn restore_json(&mut self, kind: Kind, json: &[u8]) -> Result<Id, Refusal> {
+        match Spec::read(kind, json) {
+            Some(spec) => self.restore_spec(kind, &spec),
+            // The slow way tells what is wrong, by its parameter.
+            None => self.restore(kind, serde_json::from_slice(json).unwrap_or_default()),
+        }
+    }
+
+    fn restore_spec(&mut self, kind: Kind, spec: &Spec) -> Result<Id, Refusal> {
         let (id, created) = spec.identity();
         let invalid = |parameter: &str, text: Option<&str>| {
             Refusal::new(Code::InvalidId, parameter).value(text.unwrap_or_default())
@@ -163,7 +215,7 @@ impl Inventory {
             .and_then(time::parse)
             .ok_or_else(|| invalid("created_at", created).rule("it is no time"))?;
         let case = Case { id, created, before: None, beside: Beside::Earlier };
-        let resource = self.judge(&spec, case)?;
+        let resource = self.judge(spec, case)?;
         self.set(id, Some(&Arc::new(resource)));
         Ok(id)
     }
@@ -269,6 +321,11 @@ impl Inventory {
                     let mut unbound = eip.clone();
                     unbound.gateway = None;
                     fall.changed.insert(user, Resource::Eip(unbound));
+                }
+                (Kind::Plan, Some(Resource::Eip(eip))) => {
+                    let mut unlimited = eip.clone();
+                    unlimited.plan = None;
+                    fall.changed.insert(user, Resource::Eip(unlimited));
                 }
                 (Kind::Eip, Some(Resource::Snat(entry))) => {
                     let mut smaller = match fall.changed.remove(&user) {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::id::Kind;
-use super::spec::{DnatSpec, EipSpec, GatewaySpec, SnatSpec, Spec, VSwitchSpec, VpcSpec};
+use super::spec::{DnatSpec, EipSpec, GatewaySpec, PlanSpec, SnatSpec, Spec, VSwitchSpec, VpcSpec};
 
 /// All resources by kind, in an order in which none comes before what it refers to.
 ///
@@ -25,6 +25,9 @@ pub struct Document {
     /// NAT gateways.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gateway: Vec<GatewaySpec>,
+    /// Bandwidth plans.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub plan: Vec<PlanSpec>,
     /// Elastic IPs, each with its address.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub eip: Vec<EipSpec>,
@@ -54,6 +57,7 @@ impl Document {
                 let given = GatewaySpec { status: None, dnat_table: None, snat_table: None, ..spec };
                 self.gateway.push(given);
             }
+            Spec::Plan(spec) => self.plan.push(PlanSpec { status: None, ..spec }),
             Spec::Eip(spec) => self.eip.push(EipSpec { status: None, ..spec }),
             Spec::Dnat(spec) => self.dnat.push(DnatSpec { status: None, public_ip: None, ..spec }),
             Spec::Snat(spec) => self.snat.push(SnatSpec { status: None, public_ips: None, ..spec }),
@@ -65,6 +69,7 @@ impl Document {
         let (status, others) = match spec {
             Spec::Vpc(spec) => (&spec.status, None),
             Spec::VSwitch(spec) => (&spec.status, None),
+            Spec::Plan(spec) => (&spec.status, None),
             Spec::Eip(spec) => (&spec.status, None),
             Spec::Gateway(spec) => {
                 let dnat = spec.dnat_table.as_ref().map(|_| "dnat_table");
@@ -79,7 +84,7 @@ impl Document {
     /// How many resources it has.
     pub fn len(&self) -> usize {
         let entries = self.dnat.len() + self.snat.len();
-        self.vpc.len() + self.vswitch.len() + self.gateway.len() + self.eip.len() + entries
+        self.vpc.len() + self.vswitch.len() + self.gateway.len() + self.plan.len() + self.eip.len() + entries
     }
 
     /// Whether it has none.
@@ -93,6 +98,7 @@ impl Document {
             Kind::Vpc => self.vpc.iter().cloned().map(Spec::Vpc).collect(),
             Kind::VSwitch => self.vswitch.iter().cloned().map(Spec::VSwitch).collect(),
             Kind::Gateway => self.gateway.iter().cloned().map(Spec::Gateway).collect(),
+            Kind::Plan => self.plan.iter().cloned().map(Spec::Plan).collect(),
             Kind::Eip => self.eip.iter().cloned().map(Spec::Eip).collect(),
             Kind::Dnat => self.dnat.iter().cloned().map(Spec::Dnat).collect(),
             Kind::Snat => self.snat.iter().cloned().map(Spec::Snat).collect(),

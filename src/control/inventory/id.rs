@@ -14,6 +14,8 @@ pub enum Kind {
     VSwitch,
     /// A NAT gateway.
     Gateway,
+    /// A bandwidth limit that several EIPs share.
+    Plan,
     /// An elastic IP.
     Eip,
     /// A DNAT entry.
@@ -24,7 +26,8 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 6] = [Self::Vpc, Self::VSwitch, Self::Gateway, Self::Eip, Self::Dnat, Self::Snat];
+    pub const ALL: [Self; 7] =
+        [Self::Vpc, Self::VSwitch, Self::Gateway, Self::Plan, Self::Eip, Self::Dnat, Self::Snat];
 
     /// The word for one of it.
     pub const fn noun(self) -> &'static str {
@@ -32,6 +35,7 @@ impl Kind {
             Self::Vpc => "vpc",
             Self::VSwitch => "vswitch",
             Self::Gateway => "gateway",
+            Self::Plan => "plan",
             Self::Eip => "eip",
             Self::Dnat => "dnat",
             Self::Snat => "snat",
@@ -49,6 +53,7 @@ impl Kind {
             Self::Vpc => "vpc-",
             Self::VSwitch => "vsw-",
             Self::Gateway => "ngw-",
+            Self::Plan => "bwp-",
             Self::Eip => "eip-",
             Self::Dnat => "fwd-",
             Self::Snat => "snat-",
@@ -156,7 +161,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_identifier_is_read_back_as_written(kind in 0usize..6, number: u64) {
+        fn an_identifier_is_read_back_as_written(kind in 0usize..7, number: u64) {
             let id = Id::new(Kind::ALL[kind], number);
             prop_assert_eq!(id.to_string().parse(), Ok(id));
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::id::Id;
 use super::resource::{Dnat, Resource};
 use super::{Inventory, Kind};
-use crate::config::Forward;
+use crate::config::{Forward, Name};
 use crate::policy::PortRange;
 
 /// Ranges of ports that do not overlap, each with its owner, by what they belong to.
@@ -68,6 +68,18 @@ fn is_pool(target: Id, by: Id) -> bool {
     (target.kind(), by.kind()) == (Kind::Eip, Kind::Snat)
 }
 
+/// The name of a resource, if another state of it has not the same.
+fn new_name<'r>(resource: &'r Resource, other: Option<&Resource>) -> Option<&'r Name> {
+    let known = other.and_then(|other| other.meta().name.as_ref());
+    resource.meta().name.as_ref().filter(|name| Some(*name) != known)
+}
+
+/// What a resource refers to, and another state of it does not.
+fn new_references(resource: &Resource, other: Option<&Resource>) -> impl Iterator<Item = Id> + use<> {
+    let known = other.map(Resource::references).unwrap_or_default();
+    resource.references().into_iter().filter(move |id| !known.contains(id))
+}
+
 impl Inventory {
     /// Makes a resource what it is to be, or nothing, and returns what it was. The one step by which anything changes;
     /// that the rules hold is the caller's matter.
@@ -76,11 +88,12 @@ impl Inventory {
             Some(resource) => self.resources.insert(id, Arc::clone(resource)),
             None => self.resources.remove(&id),
         };
+        // Its name and what it refers to seldom change.
         if let Some(before) = &before {
-            self.leave(before);
+            self.leave(before, after.map(|after| &**after));
         }
         if let Some(after) = after {
-            self.enter(after);
+            self.enter(after, before.as_deref());
         }
         before
     }
@@ -100,12 +113,13 @@ impl Inventory {
         }
     }
 
-    fn enter(&mut self, resource: &Resource) {
+    /// Puts a resource in, besides what it has of what it was.
+    fn enter(&mut self, resource: &Resource, before: Option<&Resource>) {
         let id = resource.id();
-        if let Some(name) = &resource.meta().name {
+        if let Some(name) = new_name(resource, before) {
             self.names.entry((id.kind(), name.clone())).or_default().insert(id);
         }
-        for target in resource.references() {
+        for target in new_references(resource, before) {
             if self.references.insert((target, id)) {
                 let count = self.counts.entry((target, id.kind())).or_default();
                 *count += 1;
@@ -113,7 +127,7 @@ impl Inventory {
             }
         }
         match resource {
-            Resource::Vpc(_) | Resource::Gateway(_) => {}
+            Resource::Vpc(_) | Resource::Gateway(_) | Resource::Plan(_) => {}
             Resource::VSwitch(vswitch) => {
                 self.cidrs.insert((vswitch.vpc, vswitch.cidr.address()), id);
                 if let Some(link) = &vswitch.link {
@@ -142,9 +156,10 @@ impl Inventory {
         }
     }
 
-    fn leave(&mut self, resource: &Resource) {
+    /// Takes a resource out, besides what it has of what it will be.
+    fn leave(&mut self, resource: &Resource, after: Option<&Resource>) {
         let id = resource.id();
-        if let Some(name) = &resource.meta().name {
+        if let Some(name) = new_name(resource, after) {
             let key = (id.kind(), name.clone());
             if let Some(ids) = self.names.get_mut(&key) {
                 ids.remove(&id);
@@ -153,7 +168,7 @@ impl Inventory {
                 }
             }
         }
-        for target in resource.references() {
+        for target in new_references(resource, after) {
             if self.references.remove(&(target, id)) {
                 let key = (target, id.kind());
                 match self.counts.get_mut(&key) {
@@ -166,7 +181,7 @@ impl Inventory {
             }
         }
         match resource {
-            Resource::Vpc(_) | Resource::Gateway(_) => {}
+            Resource::Vpc(_) | Resource::Gateway(_) | Resource::Plan(_) => {}
             Resource::VSwitch(vswitch) => {
                 self.cidrs.remove(&(vswitch.vpc, vswitch.cidr.address()));
                 if let Some(link) = &vswitch.link {

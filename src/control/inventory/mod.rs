@@ -201,6 +201,14 @@ impl Inventory {
         }
     }
 
+    /// A bandwidth plan.
+    pub fn bandwidth_plan(&self, id: Id) -> Option<&resource::Plan> {
+        match &**self.get(id)? {
+            Resource::Plan(plan) => Some(plan),
+            _ => None,
+        }
+    }
+
     /// An EIP.
     pub fn eip(&self, id: Id) -> Option<&resource::Eip> {
         match &**self.get(id)? {

@@ -229,7 +229,7 @@ impl Inventory {
     /// The resource that has here what another would have.
     fn twin(&self, resource: &Resource) -> Option<Id> {
         match resource {
-            Resource::Vpc(_) | Resource::Gateway(_) => None,
+            Resource::Vpc(_) | Resource::Gateway(_) | Resource::Plan(_) => None,
             Resource::VSwitch(vswitch) => {
                 let id = self.cidrs.get(&(vswitch.vpc, vswitch.cidr.address())).copied();
                 id.filter(|id| self.vswitch(*id).is_some_and(|other| other.cidr == vswitch.cidr))
@@ -254,11 +254,11 @@ impl Inventory {
         }
     }
 
-    /// The one resource of a name, where the file has one of that name, too. VPCs and gateways have nothing else by which they
+    /// The one resource of a name, where the file has one of that name, too. VPCs, gateways and plans have nothing else by which they
     /// are known, and so need one.
     fn namesake(&self, spec: &Spec, named: &HashMap<&str, u32>) -> Result<Option<Id>, Refusal> {
         let kind = spec.kind();
-        let is_known_by_name = matches!(kind, Kind::Vpc | Kind::Gateway);
+        let is_known_by_name = matches!(kind, Kind::Vpc | Kind::Gateway | Kind::Plan);
         let Some(name) = spec.name() else {
             let hint = "give it a name, or the id of the one that it is";
             return if is_known_by_name {

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use super::id::{Id, Kind};
 use crate::config::{Description, Forward, Link, Name, Specification, StaticRoute, TimeoutOverrides};
-use crate::policy::{Filtering, Mapping, PortRange, Prefix};
+use crate::policy::{Allocation, Filtering, Mapping, PortRange, Prefix};
 
 /// What every resource has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +63,15 @@ pub struct Gateway {
     pub deletion_protection: bool,
 }
 
+/// A bandwidth plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// What every resource has.
+    pub meta: Meta,
+    /// The limit that its EIPs share in each direction, in bits a second.
+    pub bandwidth: u64,
+}
+
 /// An elastic IP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Eip {
@@ -74,8 +83,10 @@ pub struct Eip {
     pub gateway: Option<Id>,
     /// Whether the gateway answers echo requests to it.
     pub ping: bool,
-    /// Its bandwidth limit in each direction, in bits a second.
+    /// Its own bandwidth limit in each direction, in bits a second.
     pub bandwidth: Option<u64>,
+    /// The plan whose limit it shares.
+    pub plan: Option<Id>,
 }
 
 /// A DNAT entry.
@@ -133,6 +144,10 @@ pub struct Snat {
     pub filtering: Filtering,
     /// External ports it may use.
     pub ports: PortRange,
+    /// How private hosts come to them.
+    pub allocation: Allocation,
+    /// Whether it is an application-level gateway for FTP.
+    pub ftp: bool,
     /// Destinations that it does not translate, in order.
     pub untranslated: Vec<Prefix>,
     /// Timeouts of its own.
@@ -148,6 +163,8 @@ pub enum Resource {
     VSwitch(VSwitch),
     /// A NAT gateway.
     Gateway(Gateway),
+    /// A bandwidth plan.
+    Plan(Plan),
     /// An elastic IP.
     Eip(Eip),
     /// A DNAT entry.
@@ -163,6 +180,7 @@ impl Resource {
             Self::Vpc(r) => &r.meta,
             Self::VSwitch(r) => &r.meta,
             Self::Gateway(r) => &r.meta,
+            Self::Plan(r) => &r.meta,
             Self::Eip(r) => &r.meta,
             Self::Dnat(r) => &r.meta,
             Self::Snat(r) => &r.meta,
@@ -182,10 +200,10 @@ impl Resource {
     /// The resources that it refers to, and that so cannot go before it. Each once.
     pub fn references(&self) -> Vec<Id> {
         match self {
-            Self::Vpc(_) => Vec::new(),
+            Self::Vpc(_) | Self::Plan(_) => Vec::new(),
             Self::VSwitch(r) => vec![r.vpc],
             Self::Gateway(r) => vec![r.vpc, r.vswitch],
-            Self::Eip(r) => r.gateway.into_iter().collect(),
+            Self::Eip(r) => r.gateway.into_iter().chain(r.plan).collect(),
             Self::Dnat(r) => vec![r.gateway, r.eip],
             Self::Snat(r) => {
                 let source = match r.source {

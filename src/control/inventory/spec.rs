@@ -116,6 +116,9 @@ pub struct TimeoutSpec {
     /// Other protocols.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub other: Option<String>,
+    /// Whether both hosts are sent a reset when an established TCP connection expires.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tcp_reset: Option<bool>,
 }
 
 specification! {
@@ -171,6 +174,14 @@ specification! {
 }
 
 specification! {
+    /// A bandwidth plan: a limit that several EIPs share.
+    PlanSpec {
+        /// What passes by all of its EIPs together in each direction, over all workers, such as `100Mbps`.
+        bandwidth: String,
+    }
+}
+
+specification! {
     /// An elastic IP.
     EipSpec {
         /// Its address, out of a public range of the configuration file; a free one is chosen if none is given.
@@ -181,6 +192,8 @@ specification! {
         ping: bool,
         /// What passes by it in each direction, over all workers, such as `100Mbps`.
         bandwidth: String,
+        /// Instead of `bandwidth`: the plan whose limit it shares, by id or name.
+        plan: String,
     }
 }
 
@@ -221,6 +234,14 @@ specification! {
         filtering: String,
         /// External ports that it may use, a range `first/last`.
         ports: Scalar,
+        /// Ports of a block, where each private host gets blocks of neighbouring ports.
+        port_blocks: Scalar,
+        /// Blocks that one private host may have.
+        blocks_per_host: Scalar,
+        /// Whether each address of the source has one block, computed from the address.
+        deterministic: bool,
+        /// Whether it is an application-level gateway for FTP: what private clients announce in active mode is translated.
+        ftp: bool,
         /// Destinations that it does not translate.
         untranslated: Vec<String>,
         /// Timeouts of its own.
@@ -240,6 +261,8 @@ pub enum Spec {
     VSwitch(VSwitchSpec),
     /// A NAT gateway.
     Gateway(GatewaySpec),
+    /// A bandwidth plan.
+    Plan(PlanSpec),
     /// An elastic IP.
     Eip(EipSpec),
     /// A DNAT entry.

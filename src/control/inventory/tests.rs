@@ -110,6 +110,42 @@ impl Bench {
     }
 }
 
+#[test]
+fn blocks_of_ports_are_an_entrys_own_and_stay_as_they_are() {
+    let mut bench = Bench::furnished();
+    let entry = |source: &str, eip: &str, more: Value| {
+        let mut spec = json!({"gateway": "gw1", "source": source, "eips": [eip], "ports": "1024/65535"});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        spec
+    };
+    // 256 addresses, 64512 ports: 252 each.
+    let fixed = json!({"port_blocks": 253, "deterministic": true});
+    let refusal = bench.refused(Kind::Snat, entry("vswitch:web", "second", fixed));
+    assert_eq!((refusal.code, &*refusal.parameter), (Code::SnatDeterministic, "deterministic"));
+    assert!(refusal.hint.is_some_and(|hint| hint.contains("no larger than 252")));
+    let fixed = json!({"port_blocks": 252, "deterministic": true});
+    let id = bench.create(Kind::Snat, entry("vswitch:web", "second", fixed));
+    let shown = bench.show(id);
+    assert_eq!((&shown["port_blocks"], &shown["deterministic"]), (&json!(252), &json!(true)));
+
+    let refusal = bench.refused(Kind::Snat, entry("10.0.2.0/24", "second", json!({})));
+    assert_eq!((refusal.code, &*refusal.parameter), (Code::SnatBlocksShared, "eips[0]"));
+    let blocks = json!({"port_blocks": 512, "blocks_per_host": 2});
+    let other = bench.create(Kind::Snat, entry("10.0.2.0/24", "203.0.113.16", blocks));
+    assert_eq!(bench.show(other)["blocks_per_host"], json!(2));
+
+    for (id, patch) in [
+        (id, json!({"port_blocks": 128})),
+        (id, json!({"deterministic": null})),
+        (other, json!({"ports": "2048/65535"})),
+        (other, json!({"port_blocks": null, "blocks_per_host": null})),
+    ] {
+        let refusal = bench.inventory.update(id, &patch).unwrap_err();
+        assert_eq!((refusal.code, &*refusal.parameter), (Code::ReadOnly, "port_blocks"), "{patch}");
+    }
+    bench.inventory.update(other, &json!({"name": "homes", "timeouts": {"udp": "1m"}})).unwrap();
+}
+
 #[allow(clippy::needless_pass_by_value, reason = "it reads as the call of a constructor")]
 fn dnat(public: Value, host: &str, private: Value, protocol: &str) -> Value {
     json!({"gateway": "gw1", "eip": "203.0.113.16", "public_port": public, "private_ip": host, "private_port": private, "protocol": protocol})
@@ -247,6 +283,9 @@ fn every_broken_rule_is_named_with_parameter_and_conflict() {
         (Kind::Eip, json!({"address": "203.0.113.16"}), Code::EipDuplicate, "address", ids(&[eip])),
         (Kind::Eip, json!({"address": "192.0.2.1"}), Code::EipOutsideRanges, "address", vec![]),
         (Kind::Eip, json!({"bandwidth": "fast"}), Code::InvalidRate, "bandwidth", vec![]),
+        (Kind::Eip, json!({"plan": "nobody"}), Code::NotFound, "plan", vec![]),
+        (Kind::Plan, json!({"name": "shared"}), Code::MissingKey, "bandwidth", vec![]),
+        (Kind::Plan, json!({"bandwidth": "0"}), Code::InvalidRate, "bandwidth", vec![]),
         (
             Kind::Dnat,
             dnat(json!(80), "10.0.1.11", json!(80), "TCP"),
@@ -337,6 +376,13 @@ fn every_broken_rule_is_named_with_parameter_and_conflict() {
             json!({"gateway": "gw1", "source": "vpc", "eips": ["second"], "mapping": "endpoint-dependent", "filtering": "address-dependent"}),
             Code::SnatFiltering,
             "filtering",
+            vec![],
+        ),
+        (
+            Kind::Snat,
+            json!({"gateway": "gw1", "source": "vpc", "eips": ["second"], "mapping": "endpoint-dependent", "ftp": true}),
+            Code::SnatFtp,
+            "ftp",
             vec![],
         ),
         (

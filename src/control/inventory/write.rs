@@ -6,13 +6,14 @@ use std::time::Duration;
 use super::Inventory;
 use super::resource::{Meta, Resource, Source};
 use super::spec::{
-    DnatSpec, EipSpec, GatewaySpec, RouteSpec, Scalar, SnatSpec, Spec, TimeoutSpec, VSwitchSpec, VpcSpec,
+    DnatSpec, EipSpec, GatewaySpec, PlanSpec, RouteSpec, Scalar, SnatSpec, Spec, TimeoutSpec, VSwitchSpec,
+    VpcSpec,
 };
 use crate::config::units::{format_duration, format_rate};
 use crate::config::values::{FILTERS, MAPPINGS};
 use crate::config::{Forward, Name, Specification, TimeoutOverrides, Transport};
 use crate::control::time;
-use crate::policy::{PortRange, Prefix};
+use crate::policy::{Allocation, PortRange, Prefix};
 
 /// Fills in what every specification has.
 macro_rules! with_meta {
@@ -69,6 +70,7 @@ fn timeouts(overrides: TimeoutOverrides) -> Option<TimeoutSpec> {
         udp: duration(overrides.udp),
         icmp: duration(overrides.icmp),
         other: duration(overrides.other),
+        tcp_reset: overrides.tcp_reset,
     };
     (spec != TimeoutSpec::default()).then_some(spec)
 }
@@ -119,6 +121,9 @@ impl Inventory {
                     snat_table: Some(format!("stb-{}", id.suffix())),
                 }))
             }
+            Resource::Plan(plan) => Spec::Plan(with_meta!(PlanSpec, &plan.meta, AVAILABLE, {
+                bandwidth: text(format_rate(plan.bandwidth)),
+            })),
             Resource::Eip(eip) => {
                 let status = if eip.gateway.is_some() { "InUse" } else { AVAILABLE };
                 Spec::Eip(with_meta!(EipSpec, &eip.meta, status, {
@@ -126,6 +131,7 @@ impl Inventory {
                     gateway: eip.gateway.and_then(text),
                     ping: Some(eip.ping),
                     bandwidth: eip.bandwidth.map(format_rate),
+                    plan: eip.plan.and_then(text),
                 }))
             }
             Resource::Dnat(entry) => {
@@ -164,6 +170,13 @@ impl Inventory {
                     mapping: word(&MAPPINGS, entry.mapping),
                     filtering: word(&FILTERS, entry.filtering),
                     ports: scalar(range(entry.ports)),
+                    port_blocks: entry.allocation.block_size().and_then(scalar),
+                    blocks_per_host: match entry.allocation {
+                        Allocation::Blocks { per_host, .. } => scalar(per_host),
+                        _ => None,
+                    },
+                    deterministic: matches!(entry.allocation, Allocation::Deterministic { .. }).then_some(true),
+                    ftp: entry.ftp.then_some(true),
                     untranslated: (!untranslated.is_empty()).then_some(untranslated),
                     timeouts: timeouts(entry.timeouts),
                     public_ips: Some(entry.eips.iter().map(|(_, address): &(_, Ipv4Addr)| address.to_string()).collect()),

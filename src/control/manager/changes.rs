@@ -3,6 +3,9 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use hashbrown::HashSet;
+
+use crate::base::EntryId;
 use crate::config::{Code, Directory, Model};
 use crate::control::inventory::{Id, Kind, Refusal};
 use crate::control::keys::Keys;
@@ -12,8 +15,10 @@ use crate::control::protocol::{
     Applied, ApplyRequest, AuditRequest, ChangeRequest, Changed, End, Fault, FaultCode, ResourcesRequest,
     Spec, Unconfirmed,
 };
+use crate::control::service::Waiting;
 use crate::control::time;
 use crate::control::writer::{Desk, Outlet, refused};
+use crate::nat::UsageKind;
 use crate::policy::Snapshot;
 
 /// Resources that are copied at once, and so the longest that a reader keeps the writer waiting.
@@ -62,6 +67,19 @@ impl Manager {
     /// The rule that it breaks, or what state it is in.
     pub fn change(&self, who: &str, request: ChangeRequest) -> Result<Changed, Fault> {
         self.desk()?.change(who, request)
+    }
+
+    /// Begins a change and does not wait: `answer` is told what [`change`](Self::change) returns.
+    ///
+    /// # Errors
+    /// It was not begun.
+    pub fn begin_change(
+        &self,
+        who: &str,
+        request: ChangeRequest,
+        answer: Waiting<Changed>,
+    ) -> Result<(), Fault> {
+        self.desk()?.begin(who, request, answer)
     }
 
     /// Shows resources one after the other, until `each` has enough. A long list is read in pages between changes.
@@ -184,6 +202,12 @@ impl Manager {
 }
 
 impl Outlet for Manager {
+    fn entries_with_sessions(&self) -> Option<HashSet<EntryId>> {
+        let totals = self.totals_of(UsageKind::Entry).ok()?;
+        let live = totals.into_iter().filter(|(_, total)| total.sessions > 0);
+        Some(live.map(|(index, _)| EntryId(index)).collect())
+    }
+
     fn current(&self) -> Arc<Snapshot> {
         self.running.snapshot()
     }

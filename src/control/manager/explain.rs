@@ -12,8 +12,8 @@ use crate::control::protocol::{Explanation, Fault, FaultCode, Step};
 use crate::nat::session::Flow;
 use crate::nat::{self, Fate, Question, SessionRow};
 use crate::policy::{Realm, Snapshot};
-use crate::wire::datagram::DONT_FRAGMENT;
-use crate::wire::{Datagram, Transport};
+use crate::wire::datagram::{DONT_FRAGMENT, MORE_FRAGMENTS};
+use crate::wire::{Arrival, Datagram, Transport};
 
 /// Workers that are asked at most: the one that receives, the owner of the session, and the owner after a turn inside the
 /// gateway.
@@ -46,7 +46,7 @@ impl Manager {
             )
         })?;
         let mut told = Telling::new(&view.directory, packet.to_string(), datagram, realm, interface);
-        let mut question = Question { datagram, realm, interface };
+        let mut question = Question { datagram, realm, interface, arrival: Arrival::Wire };
         let mut worker = WorkerIndex(0);
         for _ in 0..WORKERS {
             let answer = self
@@ -59,7 +59,8 @@ impl Manager {
                 Some(Fate::Handed(to)) if to != worker => {
                     told.step("handoff", format!("worker {to} owns it"));
                     // After a turn inside the gateway it comes there as if from the outside, already translated.
-                    question = Question { datagram: told.now, realm: told.realm, interface };
+                    let arrival = Arrival::Handed;
+                    question = Question { datagram: told.now, realm: told.realm, interface, arrival };
                     worker = to;
                 }
                 _ => break,
@@ -115,6 +116,9 @@ impl<'a> Telling<'a> {
                 );
             }
             self.translation(step);
+        }
+        if answer.gives_way {
+            self.step("room", "there is none: a half-open connection gives way".into());
         }
         if answer.hairpin && answer.steps[1].is_none() {
             self.step("hairpin", "it turns round inside the gateway, as if it came from the outside".into());
@@ -200,6 +204,9 @@ impl<'a> Telling<'a> {
                 format!("sent by port {port}")
             }
             Fate::AnsweredByGateway => "answered by the gateway itself".to_owned(),
+            Fate::Waits => {
+                "held for two seconds at most, until the first fragment of its datagram comes".to_owned()
+            }
             Fate::Handed(worker) => format!("handed to worker {worker}"),
             Fate::Drop(reason) => {
                 self.explanation.becomes = None;
@@ -238,6 +245,7 @@ fn interface(snapshot: &Snapshot, realm: Realm, source: u32) -> Option<Interface
 
 fn datagram(packet: &PacketDescription) -> Datagram {
     let PacketDescription { protocol, source, destination, reply, id, length, ttl, df, .. } = packet;
+    let is_later = packet.fragment.is_some_and(|at| at > 0);
     let (transport, header) = match *protocol {
         Protocol::TCP => (Transport::Tcp, 20),
         Protocol::UDP => (Transport::Udp, 8),
@@ -245,10 +253,14 @@ fn datagram(packet: &PacketDescription) -> Datagram {
         Protocol::ICMP => (Transport::EchoRequest, 8),
         _ => (Transport::Other, 8),
     };
+    let transport = if is_later { Transport::LaterFragment } else { transport };
     let id = id.unwrap_or(1);
+    // What is no last fragment has more behind it.
+    let fragment = packet.fragment.map_or(0, |at| MORE_FRAGMENTS | (at / 8));
     let (source_port, destination_port) = match transport {
         Transport::EchoRequest => (id, 0),
         Transport::EchoReply => (0, id),
+        Transport::LaterFragment => (0, 0),
         _ => (source.port.unwrap_or(0), destination.port.unwrap_or(0)),
     };
     Datagram {
@@ -257,7 +269,8 @@ fn datagram(packet: &PacketDescription) -> Datagram {
         source_port,
         destination_port,
         total_len: length.unwrap_or(20 + header),
-        fragment: if *df { DONT_FRAGMENT } else { 0 },
+        fragment: if *df { DONT_FRAGMENT } else { fragment },
+        id: packet.identification.unwrap_or(0),
         protocol: protocol.0,
         ttl: ttl.unwrap_or(TTL),
         transport,

@@ -6,18 +6,28 @@
 //! | `reload` | applies a changed configuration file as one step |
 //! | `report` | status and counters |
 //! | `sessions` | lists live sessions |
+//! | `capture` | copies the next frames, with what becomes of each |
 //! | `trace` | shows what becomes of the next packets |
 //! | `explain` | says what would become of a packet |
+//! | `usage` | what gateways, EIPs and entries have carried |
+//! | `watch` | ends sessions, and shows those that begin and end |
 //! | `who` | who had an address at a time |
+//! | `forecast` | when external ports will be used up |
+//! | `metering` | what gateways and EIPs used, hour by hour |
 //! | `names` | what workers speak of, in the words of the configuration |
 
+mod capture;
 mod changes;
 mod explain;
+mod forecast;
+mod metering;
 pub(super) mod names;
 mod reload;
 mod report;
 mod sessions;
 mod trace;
+mod usage;
+mod watch;
 mod who;
 
 use std::ops::ControlFlow;
@@ -27,17 +37,19 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use rtrb::Consumer;
 
-use crate::base::Moment;
 use crate::base::time::Clock;
+use crate::base::{Moment, PortIndex, WorkerIndex};
 use crate::config::{Compiler, Directory, Model, PortFacts};
-use crate::control::access::Caller;
+use crate::control::access::{self, Caller};
 use crate::control::keys::Keys;
-use crate::control::protocol::{Answer, End, Request};
-use crate::control::service::{Gone, Interrupted, Service, Sink};
+use crate::control::manager::forecast::Forecast;
+use crate::control::metering::Books;
+use crate::control::protocol::{Answer, ChangeRequest, Changed, End, Fault, Request};
+use crate::control::service::{Gone, Interrupted, Service, Sink, Waiting};
 use crate::control::session_log::Ledger;
 use crate::control::writer::Desk;
 use crate::nat::Event;
-use crate::worker::{Died, Final, Running};
+use crate::worker::{Died, Final, Incident, Running};
 
 /// Who else is to know of a changed configuration, besides the workers.
 pub trait Observer: std::fmt::Debug + Send + Sync {
@@ -129,6 +141,12 @@ pub struct Manager {
     keys: OnceLock<Keys>,
     /// What is logged of sessions, if it is.
     log: OnceLock<Arc<Ledger>>,
+    /// What gateways and EIPs used, if that is kept.
+    books: OnceLock<Arc<Books>>,
+    /// When the bytes of live sessions were brought to their totals last.
+    settled: Mutex<Option<Moment>>,
+    /// How external ports are used up.
+    forecast: Mutex<Forecast>,
     started: Moment,
     stopping: AtomicBool,
 }
@@ -145,6 +163,9 @@ impl Manager {
             desk: OnceLock::new(),
             keys: OnceLock::new(),
             log: OnceLock::new(),
+            books: OnceLock::new(),
+            settled: Mutex::new(None),
+            forecast: Mutex::default(),
             started: facts.clock.now(),
             facts,
             stopping: AtomicBool::new(false),
@@ -157,6 +178,28 @@ impl Manager {
     /// The first dead worker and its last words.
     pub fn check(&self) -> Result<(), Died> {
         self.running.check()
+    }
+
+    /// Workers that died and work again, since this was asked last.
+    pub fn incidents(&self) -> Vec<Incident> {
+        self.running.incidents()
+    }
+
+    /// Notes that a worker stands still.
+    pub fn note_stall(&self, worker: usize) {
+        self.running.note_stall(WorkerIndex(worker as u16));
+    }
+
+    /// The speed of each port's link in Mbit/s, zero while it is down, with the port's name; none where the device does not say.
+    pub fn links(&self) -> Vec<(String, Option<u32>)> {
+        let names = self.view().model.ports().iter().map(|port| port.name.to_string()).collect::<Vec<_>>();
+        let link = |(index, name)| (name, self.running.link(PortIndex(index as u16)));
+        names.into_iter().enumerate().map(link).collect()
+    }
+
+    /// Makes a port's device distribute frames over the workers as it is to, if it does not any more; says what was found then.
+    pub fn restore(&self, port: usize) -> Option<String> {
+        self.running.restore(PortIndex(port as u16))
     }
 
     /// Turns that each worker's loop has made: a worker whose number stays the same stands still.
@@ -224,6 +267,11 @@ impl Service for Manager {
         self.keys.get()?.owner(secret)
     }
 
+    fn change(&self, caller: &Caller, request: ChangeRequest, answer: Waiting<Changed>) -> Result<(), Fault> {
+        caller.has(access::CHANGE)?;
+        self.begin_change(&caller.name, request, answer)
+    }
+
     fn answer(&self, caller: &Caller, request: Request, sink: &mut dyn Sink) -> Result<End, Interrupted> {
         caller.may(&request)?;
         let answer = match request {
@@ -231,6 +279,29 @@ impl Service for Manager {
             Request::Status => Answer::Status(Box::new(self.status())),
             Request::Stats => Answer::Stats(Box::new(self.stats())),
             Request::Explain(packet) => Answer::Explanation(Box::new(self.explain(&packet)?)),
+            Request::Usage(request) => {
+                let rows = self.usage(&request)?;
+                let count = rows.len() as u64;
+                rows.into_iter().try_for_each(|row| sink.send(&Answer::Usage(Box::new(row))))?;
+                return Ok(End { count, ..End::default() });
+            }
+            Request::Metering(request) => {
+                let (rows, end) = self.metering(&request)?;
+                rows.into_iter().try_for_each(|row| sink.send(&Answer::Metered(Box::new(row))))?;
+                return Ok(end);
+            }
+            Request::Kill(request) => Answer::Killed(self.kill(caller, &request)?),
+            Request::Watch(request) => {
+                let mut gone = None;
+                let end = self.watch(&request, &mut |event| {
+                    let sent = match event {
+                        Some(event) => sink.send(&Answer::Event(event)),
+                        None => sink.flush(),
+                    };
+                    keep(sent, &mut gone)
+                })?;
+                return gone.map_or(Ok(end), |gone: Gone| Err(gone.into()));
+            }
             Request::Sessions(request) => {
                 let mut gone = None;
                 let end = self.sessions(&request, &mut |session| {
@@ -277,6 +348,17 @@ impl Service for Manager {
             }
             Request::CreateKey(request) => Answer::KeyCreated(self.keys()?.create(&caller.name, &request)?),
             Request::DeleteKey(id) => Answer::Key(self.keys()?.delete(&caller.name, &id)?),
+            Request::Capture(request) => {
+                let mut gone = None;
+                let end = self.capture(&request, &mut |captured| {
+                    let sent = match captured {
+                        Some(captured) => sink.send(&Answer::Captured(Box::new(captured))),
+                        None => sink.flush(),
+                    };
+                    keep(sent, &mut gone)
+                })?;
+                return gone.map_or(Ok(end), |gone: Gone| Err(gone.into()));
+            }
             Request::Trace(request) => {
                 let mut gone = None;
                 let end = self.trace(&request, &mut |trace| {

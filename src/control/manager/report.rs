@@ -1,16 +1,21 @@
 //! Status and counters.
 
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+
+use hashbrown::HashMap;
+
 use crate::base::hugepage::Pages;
-use crate::base::{DropReason, GatewayIndex};
+use crate::base::{DropReason, EipIndex, GatewayIndex, PortIndex};
 use crate::config::EntryKind;
 use crate::control::address::Protocol;
-use crate::control::manager::{Manager, View};
+use crate::control::manager::{Manager, View, names};
 use crate::control::protocol::{
-    ActivityStats, Counts, ExternalPorts, GatewayStatus, MemoryStatus, Occupancy, PortStats, PortStatus,
-    Stats, Status, WorkerStats, WorkerStatus,
+    ActivityStats, Counts, CrowdedDestination, ExternalPorts, GatewayStatus, MemoryStatus, Occupancy,
+    PortBlocks, PortStats, PortStatus, Stats, Status, WorkerStats, WorkerStatus,
 };
-use crate::nat::{self, Counters};
-use crate::policy::Snapshot;
+use crate::nat::{self, Counters, Destination, PortsRow};
+use crate::policy::{Eip, Snapshot};
 use crate::worker::{Activity, PortTotals, WorkerTotals};
 
 impl Manager {
@@ -19,6 +24,7 @@ impl Manager {
         let view = self.view();
         let snapshot = self.running.snapshot();
         let totals = self.running.totals();
+        let health = self.running.health();
         let dead = self.running.check().err().map(|died| died.worker.index());
         let workers: Vec<_> = totals
             .iter()
@@ -29,6 +35,9 @@ impl Manager {
                 core: self.facts.cores.as_ref().and_then(|cores| cores.get(index).copied()),
                 generation: acknowledged.0,
                 alive: dead != Some(index),
+                restarts: health.get(index).map_or(0, |health| health.restarts),
+                sessions_lost: health.get(index).map_or(0, |health| health.sessions_lost),
+                stalls: health.get(index).map_or(0, |health| health.stalls),
                 sessions: Occupancy {
                     used: sessions(&totals.counters),
                     capacity: self.facts.sessions as u64,
@@ -38,6 +47,7 @@ impl Manager {
         let tables: Vec<_> =
             self.running.workers().filter_map(|worker| self.running.occupancy(worker).ok()).collect();
         let pool = self.running.pool();
+        let (external_ports, port_blocks) = self.external_ports(&view);
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             process: std::process::id(),
@@ -56,7 +66,9 @@ impl Manager {
             },
             memory: memory(pool.pages(), pool.region().1, &tables),
             gateways: gateways(&view, &snapshot),
-            external_ports: self.external_ports(&view),
+            external_ports,
+            port_blocks,
+            crowded_destinations: self.crowded_destinations(&view),
             session_log: self.log.get().map(|ledger| ledger.totals()).unwrap_or_default(),
             resources: resources(&view),
             unconfirmed: self.unconfirmed(),
@@ -79,7 +91,12 @@ impl Manager {
             .collect();
         let ports = view.model.ports().iter().enumerate().map(|(index, port)| {
             let of_workers = totals.iter().filter_map(|totals| totals.ports.get(index));
-            port_stats(port.name.to_string(), of_workers)
+            let index = PortIndex(index as u16);
+            PortStats {
+                link_mbps: self.running.link(index),
+                device: self.running.device_counters(index).into_iter().collect(),
+                ..port_stats(port.name.to_string(), of_workers)
+            }
         });
         Stats {
             uptime_seconds: self.uptime_seconds(),
@@ -89,17 +106,66 @@ impl Manager {
         }
     }
 
-    fn external_ports(&self, view: &View) -> Vec<ExternalPorts> {
-        let mut taken = std::collections::BTreeMap::<_, u64>::new();
-        let of_workers = self.running.workers().filter_map(|worker| self.running.ports_in_use(worker).ok());
-        for row in of_workers.flatten() {
-            *taken.entry((row.eip, row.protocol)).or_default() += u64::from(row.taken);
-        }
-        let named = taken.into_iter().filter_map(|((eip, protocol), taken)| {
-            let eip = view.directory.eip(eip)?.to_string();
-            Some(ExternalPorts { eip, protocol: Protocol(protocol).to_string(), taken })
+    fn external_ports(&self, view: &View) -> (Vec<ExternalPorts>, Vec<PortBlocks>) {
+        let (taken, blocks) = self.ports_taken();
+        let taken: BTreeMap<_, _> = taken.into_iter().collect();
+        let (now, snapshot) = (self.facts.clock.now(), self.running.snapshot());
+        let forecast = self.forecast.lock().unwrap_or_else(PoisonError::into_inner);
+        let named = taken.into_iter().filter_map(|((index, protocol), taken)| {
+            let address = view.directory.eip(index)?;
+            let limit = snapshot.eip(address.into()).map_or(HOST_PORTS, |eip| ports_for_hosts(eip, protocol));
+            let seconds_to_full = forecast.seconds_to_full(now, (index, protocol), taken, limit);
+            let protocol = Protocol(protocol).to_string();
+            Some(ExternalPorts { eip: address.to_string(), protocol, taken, limit, seconds_to_full })
         });
-        named.collect()
+        let in_blocks = blocks.into_iter().filter_map(|(index, taken)| {
+            let address = view.directory.eip(index)?;
+            let blocks = snapshot.block_entry(snapshot.eip(address.into())?)?.blocks()?;
+            Some(PortBlocks { eip: address.to_string(), taken, limit: blocks.count.into() })
+        });
+        (named.collect(), in_blocks.collect())
+    }
+
+    fn crowded_destinations(&self, view: &View) -> Vec<CrowdedDestination> {
+        let snapshot = self.running.snapshot();
+        let mut taken = BTreeMap::<_, u64>::new();
+        let of_workers = self.running.workers().filter_map(|worker| self.running.crowded(worker).ok());
+        for (Destination { eip, protocol, peer }, ports) in
+            of_workers.flatten().filter(|(_, ports)| *ports > 0)
+        {
+            *taken.entry((eip, protocol, peer)).or_default() += u64::from(ports);
+        }
+        let told = taken.into_iter().filter_map(|((index, protocol, peer), taken)| {
+            let address = view.directory.eip(index)?;
+            let limit = snapshot.eip(address.into()).map_or(HOST_PORTS, |eip| ports_for_hosts(eip, protocol));
+            let (eip, peer) = (address.to_string(), names::endpoint(protocol, peer));
+            Some(CrowdedDestination { eip, protocol: Protocol(protocol).to_string(), peer, taken, limit })
+        });
+        told.collect()
+    }
+
+    /// External ports that are taken over all workers, by EIP and protocol, and blocks of them, by EIP.
+    fn ports_taken(&self) -> (HashMap<(EipIndex, u8), u64>, BTreeMap<EipIndex, u64>) {
+        let (mut ports, mut blocks) = (HashMap::new(), BTreeMap::new());
+        let of_workers = self.running.workers().filter_map(|worker| self.running.ports_in_use(worker).ok());
+        for PortsRow { eip, protocol, taken } in of_workers.flatten() {
+            let sum = match protocol {
+                Some(protocol) => ports.entry((eip, protocol)).or_default(),
+                None => blocks.entry(eip).or_default(),
+            };
+            *sum += u64::from(taken);
+        }
+        (ports, blocks)
+    }
+
+    /// Notes from time to time how many external ports are taken.
+    pub(in crate::control) fn watch_ports(&self) {
+        let now = self.facts.clock.now();
+        let is_due = self.forecast.lock().unwrap_or_else(PoisonError::into_inner).is_due(now);
+        if is_due {
+            let (taken, _) = self.ports_taken();
+            self.forecast.lock().unwrap_or_else(PoisonError::into_inner).note(now, taken);
+        }
     }
 
     fn ports(&self, view: &View) -> Vec<PortStatus> {
@@ -115,6 +181,18 @@ impl Manager {
             })
             .collect()
     }
+}
+
+/// Ports from 1024 on: those that a host gets for its own port from 1024 on (RFC 4787 REQ-3).
+const HOST_PORTS: u64 = 65_536 - 1024;
+
+/// The ports of them that no DNAT entry owns.
+fn ports_for_hosts(eip: &Eip, protocol: u8) -> u64 {
+    if eip.any_port.is_some() {
+        return 0;
+    }
+    let owned = eip.forwards().iter().filter(|forward| forward.protocol == protocol && forward.last >= 1024);
+    HOST_PORTS - owned.map(|forward| u64::from(forward.last - forward.first.max(1024)) + 1).sum::<u64>()
 }
 
 fn memory(pool_pages: Pages, pool_bytes: usize, tables: &[nat::Occupancy]) -> Vec<MemoryStatus> {
@@ -166,6 +244,7 @@ fn resources(view: &View) -> std::collections::BTreeMap<String, u64> {
         ("vpc", model.vpcs().len()),
         ("vswitch", vswitches),
         ("gateway", model.gateways().len()),
+        ("plan", model.plans().len()),
         ("eip", model.eips().len()),
         ("dnat", entries(EntryKind::Dnat)),
         ("snat", entries(EntryKind::Snat)),
@@ -179,7 +258,7 @@ fn total(workers: &[WorkerTotals]) -> Counts {
     let mut total = Counts::default();
     for worker in workers {
         let more = counts(&worker.counters);
-        let fields: [(&mut u64, u64); 14] = [
+        let fields: [(&mut u64, u64); 17] = [
             (&mut total.received, more.received),
             (&mut total.taken_over, more.taken_over),
             (&mut total.forwarded, more.forwarded),
@@ -194,6 +273,9 @@ fn total(workers: &[WorkerTotals]) -> Counts {
             (&mut total.sessions_removed, more.sessions_removed),
             (&mut total.stateless, more.stateless),
             (&mut total.displaced, more.displaced),
+            (&mut total.evicted, more.evicted),
+            (&mut total.ftp_rewritten, more.ftp_rewritten),
+            (&mut total.ftp_unaltered, more.ftp_unaltered),
         ];
         for (sum, value) in fields {
             *sum += value;
@@ -224,6 +306,9 @@ fn counts(counters: &Counters) -> Counts {
         sessions_removed: counters.sessions_removed,
         stateless: counters.stateless,
         displaced: counters.displaced,
+        evicted: counters.evicted,
+        ftp_rewritten: counters.ftp_rewritten,
+        ftp_unaltered: counters.ftp_unaltered,
         drops: drops.map(|(reason, count)| (reason.name().to_owned(), count)).collect(),
     }
 }
@@ -253,5 +338,6 @@ fn port_stats<'a>(name: String, of_workers: impl Iterator<Item = &'a PortTotals>
         rx_missed: sum.rx_missed + more.rx_missed,
         rx_errors: sum.rx_errors + more.rx_errors,
         tx_errors: sum.tx_errors + more.tx_errors,
+        ..PortStats::default()
     })
 }

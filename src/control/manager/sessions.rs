@@ -132,15 +132,7 @@ impl Manager {
         each: &mut dyn FnMut(Session) -> ControlFlow<()>,
     ) -> Result<End, Fault> {
         let view = self.view();
-        let called = |kind, parameter, text: &Option<String>| {
-            text.as_deref().map(|text| self.called(kind, parameter, text)).transpose()
-        };
-        let request = SessionsRequest {
-            gateway: called(Kind::Gateway, "gateway", &request.gateway)?,
-            vpc: called(Kind::Vpc, "vpc", &request.vpc)?,
-            ..request.clone()
-        };
-        let (filter, entries) = filter(&view, &request)?;
+        let (filter, entries) = self.session_filter(&view, request)?;
         let mut listing = Listing {
             view: &view,
             each,
@@ -164,6 +156,25 @@ impl Manager {
             let _ = listing.release();
         }
         Ok(listing.end)
+    }
+}
+
+impl Manager {
+    /// The filter that workers apply, and the entries of a name where there are several.
+    pub(super) fn session_filter(
+        &self,
+        view: &View,
+        request: &SessionsRequest,
+    ) -> Result<(SessionFilter, Option<HashSet<EntryId>>), Fault> {
+        let called = |kind, parameter, text: &Option<String>| {
+            text.as_deref().map(|text| self.called(kind, parameter, text)).transpose()
+        };
+        let request = SessionsRequest {
+            gateway: called(Kind::Gateway, "gateway", &request.gateway)?,
+            vpc: called(Kind::Vpc, "vpc", &request.vpc)?,
+            ..request.clone()
+        };
+        filter(view, &request)
     }
 }
 
@@ -314,7 +325,7 @@ mod tests {
         ];
         let Shown { sessions, end } = list(&pages, |listing| listing.room = 2);
         assert_eq!(sessions.len(), 6);
-        assert_eq!(end, End { count: 6, truncated: false, unmerged: 4 });
+        assert_eq!(end, End { count: 6, truncated: false, unmerged: 4, ..End::default() });
     }
 
     #[test]

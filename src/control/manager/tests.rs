@@ -8,18 +8,21 @@ use etherparse::PacketBuilder;
 
 use super::*;
 use crate::base::PortIndex;
-use crate::config;
+use crate::config::{self, Code};
+use crate::control::address::Protocol;
 use crate::control::describe::PacketDescription;
+use crate::control::metering::Metering;
 use crate::control::protocol::{
-    Change, ChangeKind, Explanation, Fault, FaultCode, ReloadRequest, Session, SessionsRequest, Trace,
-    TraceRequest,
+    CaptureRequest, Change, ChangeKind, Explanation, Fault, FaultCode, KillRequest, Killed, MeteringRequest,
+    ReloadRequest, Session, SessionsRequest, Trace, TraceRequest, UsageBy, UsageRequest, WatchRequest,
+    WhoRequest,
 };
 use crate::control::socket::scratch;
 use crate::nic::memory::{self, Far};
 use crate::nic::{Pool, Port};
 use crate::policy::Snapshot;
 use crate::worker::setup::RING;
-use crate::worker::{Gateway, Idle, Setup, Threads};
+use crate::worker::{Gateway, Idle, OnDeath, Setup, Threads};
 
 const BASE: &str = r#"
 [system]
@@ -129,7 +132,11 @@ impl Bench {
             seed: Some(1),
             snapshot,
         };
-        let running = Gateway::launch(setup, Threads { cores: None, idle: Idle::Sleep, clock }).unwrap();
+        let running = Gateway::launch(
+            setup,
+            Threads { cores: None, idle: Idle::Sleep, clock, on_death: OnDeath::default() },
+        )
+        .unwrap();
         let notes = Arc::default();
         let observer = Box::new(Notes(Arc::clone(&notes)));
         let manager = Manager::new(Parts {
@@ -268,6 +275,155 @@ fn what_needs_a_restart_is_refused() {
 }
 
 #[test]
+fn usage_counts_sessions_and_bytes_of_gateways_eips_entries_and_hosts() {
+    let mut bench = Bench::new(BASE);
+    // As many as may wait for the router's address.
+    for port in 1000..1004 {
+        bench.send_out(port);
+    }
+    eventually(|| bench.sessions(&SessionsRequest::default()).len() == 4);
+    let usage = |by| bench.manager.usage(&UsageRequest { by: Some(by), limit: None }).unwrap();
+    let names = [
+        (UsageBy::Gateway, "gw1"),
+        (UsageBy::Eip, "203.0.113.17"),
+        (UsageBy::Entry, "all"),
+        (UsageBy::Host, "10.0.1.10"),
+    ];
+    for (by, name) in names {
+        let [row] = usage(by).try_into().unwrap();
+        assert_eq!((row.name.as_str(), row.sessions, row.bytes_out, row.bytes_in), (name, 4, 4 * 36, 0));
+        assert_eq!(row.sessions_created, (by != UsageBy::Host).then_some(4));
+    }
+    let [entry] = usage(UsageBy::Entry).try_into().unwrap();
+    assert_eq!((entry.table.as_deref(), entry.gateway.as_deref()), (Some("snat"), Some("gw1")));
+    // Bytes that were brought to the totals are still the session's, and are not counted again.
+    assert!(bench.sessions(&SessionsRequest::default()).iter().all(|session| session.bytes_out == 36));
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(usage(UsageBy::Gateway)[0].bytes_out, 4 * 36);
+    let all = bench.manager.usage(&UsageRequest::default()).unwrap();
+    assert_eq!(all.len(), 3);
+    let ports = &bench.manager.status().external_ports;
+    assert_eq!((ports.len(), ports[0].taken, ports[0].limit), (1, 4, 64_512));
+    bench.stop();
+}
+
+#[test]
+fn a_session_that_the_specification_refuses_counts_for_its_gateway_and_entry() {
+    let limited = BASE.replace("vswitch = \"web\"\n", "vswitch = \"web\"\nhost_sessions = 2\n");
+    let mut bench = Bench::new(&limited);
+    for port in 1000..1005 {
+        bench.send_out(port);
+    }
+    let usage = |by| bench.manager.usage(&UsageRequest { by: Some(by), limit: None }).unwrap();
+    eventually(|| usage(UsageBy::Gateway)[0].refused.unwrap().host_quota == 3);
+    for by in [UsageBy::Gateway, UsageBy::Entry] {
+        let row = &usage(by)[0];
+        assert_eq!((row.sessions, row.sessions_created, row.refused.unwrap().total()), (2, Some(2), 3));
+    }
+    bench.stop();
+}
+
+#[test]
+fn what_is_used_stands_in_the_books() {
+    let mut bench = Bench::new(BASE);
+    let request = MeteringRequest::default();
+    let fault = bench.manager.metering(&request).unwrap_err();
+    assert_eq!(fault.hint.as_deref(), Some("give [metering] a path"));
+    let settings =
+        config::Metering { path: bench.directory.path().join("metering"), keep: Duration::from_hours(24) };
+    let books = Arc::new(Books::open(&settings).unwrap());
+    bench.manager.attach_books(Arc::clone(&books));
+    // As many as may wait for the router's address.
+    for port in 1000..1004 {
+        bench.send_out(port);
+    }
+    eventually(|| bench.sessions(&SessionsRequest::default()).len() == 4);
+    let Bench { manager, wan, lan, directory, .. } = bench;
+    let manager = Arc::new(manager);
+    drop(Metering::start(Arc::clone(&manager) as _, Some(books)).unwrap());
+    let (rows, end) = manager.metering(&request).unwrap();
+    assert_eq!((rows.len(), end.truncated), (2, false), "{rows:?}");
+    for (row, kind) in rows.iter().zip(["gateway", "eip"]) {
+        assert_eq!((row.kind.as_str(), row.peak_sessions, row.bytes_out), (kind, 4, 144));
+        assert!(row.peak_new_sessions == 4 && !row.complete && row.capacity_units > 0.0, "{row:?}");
+    }
+    // They are in the file.
+    let again = Books::open(&settings).unwrap();
+    assert_eq!(again.hours(0..u64::from(u32::MAX), |_| true, 10).unwrap().0.len(), 2);
+    let of = |gateway: Option<&str>, eip: Option<&str>| {
+        let (gateway, eip) = (gateway.map(str::to_owned), eip.map(|eip| eip.parse().unwrap()));
+        manager.metering(&MeteringRequest { gateway, eip, ..request.clone() })
+    };
+    assert_eq!(of(Some("gw1"), None).unwrap().0[0].kind, "gateway");
+    assert_eq!(of(None, Some("203.0.113.17")).unwrap().0.len(), 1);
+    assert_eq!(of(None, Some("203.0.113.16")).unwrap().0.len(), 0);
+    assert!(of(Some("gw1"), Some("203.0.113.17")).is_err());
+    let wrong = MeteringRequest { from: Some("yesterday".into()), ..request };
+    assert_eq!(manager.metering(&wrong).unwrap_err().code, FaultCode::Refused);
+    Arc::into_inner(manager).unwrap().stop();
+    drop((wan, lan, directory));
+}
+
+#[test]
+fn sessions_are_watched_and_ended_on_request() {
+    let mut bench = Bench::new(BASE);
+    let caller = Caller::local(0);
+    for port in 1000..1005 {
+        bench.send_out(port);
+    }
+    let all = SessionsRequest::default();
+    eventually(|| bench.sessions(&all).len() == 5);
+    let kill = |sessions: &SessionsRequest, all| {
+        let request = KillRequest { sessions: sessions.clone(), reset: true, all };
+        bench.manager.kill(&caller, &request)
+    };
+    for fault in [
+        kill(&all, false).unwrap_err(),
+        kill(&SessionsRequest { vpc: Some("prod".into()), ..all.clone() }, true).unwrap_err(),
+        kill(&SessionsRequest { limit: Some(1), vpc: Some("prod".into()), ..all.clone() }, false)
+            .unwrap_err(),
+    ] {
+        assert_eq!(fault.code, FaultCode::BadRequest, "{fault}");
+    }
+    let (sender, events) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let request =
+            WatchRequest { events: Some(4), timeout_seconds: Some(20.0), ..WatchRequest::default() };
+        let watch = |event| {
+            let _ = sender.send(event);
+            ControlFlow::Continue(())
+        };
+        let manager = &bench.manager;
+        let watcher = scope.spawn(move || manager.watch(&request, &mut { watch }).unwrap());
+        assert_eq!(events.recv().unwrap(), None);
+        let second = WatchRequest { timeout_seconds: Some(0.1), ..WatchRequest::default() };
+        let busy = manager.watch(&second, &mut |_| ControlFlow::Break(())).unwrap_err();
+        assert_eq!(busy.code, FaultCode::Busy);
+
+        let of = |text: &str| SessionsRequest { inside: Some(text.parse().unwrap()), ..all.clone() };
+        assert_eq!(kill(&of("10.0.1.10:1002"), false).unwrap(), Killed { ended: 1 });
+        assert_eq!(kill(&of("10.0.1.11"), false).unwrap(), Killed { ended: 0 });
+        let named =
+            SessionsRequest { entry: Some("all".into()), peer: Some(":53".parse().unwrap()), ..all.clone() };
+        assert_eq!(kill(&named, false).unwrap(), Killed { ended: 4 });
+        let end = watcher.join().unwrap();
+        assert_eq!((end.count, end.truncated), (4, false));
+    });
+    let told: Vec<_> = events.try_iter().flatten().collect();
+    assert_eq!(told.len(), 4);
+    let words = ["event", "ending", "inside", "entry"].map(|key| told[0][key].as_str().unwrap());
+    assert_eq!(words, ["ended", "killed", "10.0.1.10:1002", "all"]);
+    assert!(bench.sessions(&all).is_empty());
+    let status = bench.manager.status();
+    assert_eq!((status.gateways[0].snat_sessions, status.external_ports.len()), (0, 0));
+    // The watch is over: another one may begin.
+    let request = WatchRequest { timeout_seconds: Some(0.01), ..WatchRequest::default() };
+    bench.manager.watch(&request, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(kill(&all, true).unwrap(), Killed { ended: 0 });
+    bench.stop();
+}
+
+#[test]
 fn sessions_are_listed_in_the_words_of_the_configuration() {
     let mut bench = Bench::new(BASE);
     for port in 1000..1005 {
@@ -367,6 +523,57 @@ fn packets_are_traced() {
     assert_eq!(second.unwrap_err().code, FaultCode::Busy);
     bench.manager.hurry();
     assert!(bench.manager.trace(&longer, &mut |_| ControlFlow::Continue(())).unwrap().truncated);
+    bench.stop();
+}
+
+#[test]
+fn a_capture_of_no_frames_is_refused() {
+    let mut bench = Bench::new(BASE);
+    bench.send_out(5000);
+    let request = CaptureRequest { packets: Some(0), seconds: Some(1.0), ..CaptureRequest::default() };
+    let mut captured = 0;
+    let answer = bench.manager.capture(&request, &mut |frame| {
+        captured += usize::from(frame.is_some());
+        ControlFlow::Continue(())
+    });
+    let fault = answer.unwrap_err();
+    assert_eq!((fault.code, captured), (FaultCode::BadRequest, 0));
+    assert!(fault.message.contains("packets = 0") && fault.hint.is_some());
+    bench.stop();
+}
+
+/// Whose port it is follows from the configuration alone; natgate was told the time, or not.
+#[test]
+fn a_computed_owner_is_told_only_if_the_time_is_one() {
+    let blocks =
+        "source = \"10.0.1.16/28\"\nports = \"1024/65535\"\nport_blocks = 4000\ndeterministic = true";
+    let bench = Bench::new(&BASE.replace("source = \"vpc\"", blocks));
+    let who = |at: Option<&str>| {
+        let (address, at) = ("203.0.113.17".parse().unwrap(), at.map(str::to_owned));
+        bench.manager.who(&WhoRequest { address, port: 5024, protocol: Protocol(17), at })
+    };
+    for text in ["yesterday", "2026-13-01T00:00:00Z", ""] {
+        let refusal = who(Some(text)).unwrap_err().refusal.unwrap();
+        assert_eq!((refusal.code, refusal.value.as_deref()), (Code::InvalidTime, Some(text)));
+    }
+    for at in [None, Some("2026-01-31T23:59:00Z")] {
+        let owners = who(at).unwrap();
+        assert_eq!((owners.len(), &*owners[0].inside, &*owners[0].began_at), (1, "10.0.1.17", "computed"));
+    }
+    bench.stop();
+}
+
+#[test]
+fn blocks_of_ports_are_counted_while_hosts_have_them() {
+    let blocks = "source = \"vpc\"\nport_blocks = 1024";
+    let mut bench = Bench::new(&BASE.replace("source = \"vpc\"", blocks));
+    assert_eq!(bench.manager.status().port_blocks, []);
+    for port in 2000..2010 {
+        bench.send_out(port);
+    }
+    eventually(|| bench.manager.stats().total.sessions_created == 10);
+    let [blocks] = bench.manager.status().port_blocks.try_into().unwrap();
+    assert_eq!((blocks.eip.as_str(), blocks.taken, blocks.limit), ("203.0.113.17", 1, 63));
     bench.stop();
 }
 

@@ -127,7 +127,7 @@ fn steps(view: &View, record: &TraceRecord) -> Vec<Step> {
     let interface = names::interface(directory, record.interface);
     let mut steps = vec![step("arrival", format!("{arrival}, on interface {interface}"))];
     let parsed = match record.next {
-        Next::Flow => "a packet of a flow".to_owned(),
+        Next::Plain | Next::Flow => "a packet of a flow".to_owned(),
         Next::IcmpError => "an ICMP error".to_owned(),
         Next::LaterFragment => "a fragment, not the first".to_owned(),
         Next::Arp => "an ARP packet".to_owned(),
@@ -140,7 +140,7 @@ fn steps(view: &View, record: &TraceRecord) -> Vec<Step> {
         let ends = format!("{} as {} with {}", end(flow.inside), end(flow.external), end(flow.peer));
         steps.push(step("session", format!("{known} {}: {ends}", names::kind(flow.kind))));
         steps.push(step("entry", names::entry(directory, flow.entry)));
-    } else if record.next == Next::Flow {
+    } else if record.next.is_flow() {
         steps.push(step("session", "none".to_owned()));
     }
     if let Some(after) = &record.after {

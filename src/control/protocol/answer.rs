@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::access::Role;
 use crate::control::inventory::{Refusal, Spec};
-use crate::control::protocol::{Applied, Changed, Unconfirmed};
+use crate::control::protocol::{Applied, Changed, MeteredHour, Unconfirmed, Usage};
 
 /// An answer line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,12 +18,22 @@ pub enum Answer {
     Status(Box<Status>),
     /// To [`Request::Stats`](super::Request::Stats).
     Stats(Box<Stats>),
+    /// One of many to [`Request::Usage`](super::Request::Usage).
+    Usage(Box<Usage>),
+    /// One of many to [`Request::Metering`](super::Request::Metering).
+    Metered(Box<MeteredHour>),
     /// One of many to [`Request::Sessions`](super::Request::Sessions).
     Session(Box<Session>),
+    /// To [`Request::Kill`](super::Request::Kill).
+    Killed(Killed),
+    /// One of many to [`Request::Watch`](super::Request::Watch): as it stands in the session log.
+    Event(serde_json::Value),
     /// One of many to [`Request::Who`](super::Request::Who).
     Owner(Box<Owner>),
     /// One of many to [`Request::Trace`](super::Request::Trace).
     Trace(Box<Trace>),
+    /// One of many to [`Request::Capture`](super::Request::Capture).
+    Captured(Box<Captured>),
     /// To [`Request::Explain`](super::Request::Explain).
     Explanation(Box<Explanation>),
     /// One of many to [`Request::Resources`](super::Request::Resources).
@@ -82,6 +92,29 @@ pub struct End {
     /// Rows that may stand for one session of another row, see [`Session::workers`].
     #[serde(skip_serializing_if = "is_zero")]
     pub unmerged: u64,
+    /// Frames of a capture that nobody will see: they came faster than they were read.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub lost: u64,
+}
+
+/// A captured frame.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Captured {
+    /// The port that it came in on or left by.
+    pub port: String,
+    /// Whether it left.
+    pub outbound: bool,
+    /// Nanoseconds since 1970, UTC.
+    pub at_unix_nanoseconds: u64,
+    /// Its length in bytes.
+    pub length: u32,
+    /// Its first bytes, in hexadecimal.
+    pub bytes: String,
+    /// What became of it.
+    pub comment: String,
+    /// Frames that were lost since the one before.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lost: u64,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -142,6 +175,11 @@ impl Fault {
     /// An error with neither hint nor findings.
     pub fn new(code: FaultCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), hint: None, findings: Vec::new(), refusal: None }
+    }
+
+    /// The gateway is stopping, and does no more.
+    pub fn stopping() -> Self {
+        Self::new(FaultCode::Unavailable, "the gateway is stopping")
     }
 
     /// With what to do about it.
@@ -267,6 +305,12 @@ pub struct Status {
     /// External ports that SNAT has taken, by EIP and protocol.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub external_ports: Vec<ExternalPorts>,
+    /// Blocks of external ports that hosts have, by EIP.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub port_blocks: Vec<PortBlocks>,
+    /// Destinations to which nearly all ports of an EIP are in use, where an SNAT entry gives each destination ports of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub crowded_destinations: Vec<CrowdedDestination>,
     /// What is logged of sessions, by place.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub session_log: Vec<SessionLogTotals>,
@@ -306,6 +350,15 @@ pub struct WorkerStatus {
     pub generation: u32,
     /// Whether it runs.
     pub alive: bool,
+    /// Times that it died of a defect and was started anew.
+    #[serde(default)]
+    pub restarts: u64,
+    /// Sessions that were lost then.
+    #[serde(default)]
+    pub sessions_lost: u64,
+    /// Times that it stood still for longer than a second.
+    #[serde(default)]
+    pub stalls: u64,
     /// Its session table.
     pub sessions: Occupancy,
 }
@@ -331,7 +384,7 @@ pub struct MemoryStatus {
 }
 
 /// External ports that SNAT has taken on an EIP.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ExternalPorts {
     /// The EIP.
     pub eip: String,
@@ -339,6 +392,38 @@ pub struct ExternalPorts {
     pub protocol: String,
     /// Ports that are taken, over all workers.
     pub taken: u64,
+    /// Ports that hosts can get: those from 1024 on, less those of DNAT entries.
+    #[serde(default)]
+    pub limit: u64,
+    /// Seconds until all are taken if it goes on as in the last minute; absent where they do not grow more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds_to_full: Option<f64>,
+}
+
+/// Blocks of external ports that private hosts have on an EIP.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortBlocks {
+    /// The EIP.
+    pub eip: String,
+    /// Blocks that are given out, over all workers.
+    pub taken: u64,
+    /// Blocks that there are.
+    pub limit: u64,
+}
+
+/// A destination to which nearly all ports of an EIP are in use.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CrowdedDestination {
+    /// The EIP.
+    pub eip: String,
+    /// `tcp`, `udp`, `icmp` or a number.
+    pub protocol: String,
+    /// The destination.
+    pub peer: String,
+    /// Ports that are in use towards it, over all workers.
+    pub taken: u64,
+    /// Ports that hosts can get.
+    pub limit: u64,
 }
 
 /// A gateway's use of its specification.
@@ -423,6 +508,9 @@ pub struct Counts {
     pub sessions_removed: u64,
     pub stateless: u64,
     pub displaced: u64,
+    pub evicted: u64,
+    pub ftp_rewritten: u64,
+    pub ftp_unaltered: u64,
     /// Drops by reason, every reason.
     pub drops: BTreeMap<String, u64>,
 }
@@ -447,6 +535,12 @@ pub struct PortStats {
     pub rx_errors: u64,
     /// Frames that the device or the kernel refused to send.
     pub tx_errors: u64,
+    /// The speed of its link in Mbit/s, zero while it is down; absent where the device does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub link_mbps: Option<u32>,
+    /// The device's own counters that are not zero, by its own names; those of DPDK's extended statistics.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub device: BTreeMap<String, u64>,
 }
 
 /// A live session.
@@ -486,16 +580,23 @@ pub struct Session {
     pub workers: Vec<u16>,
 }
 
-/// A session that had an external address and port.
+/// Sessions that were ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Killed {
+    /// How many. A DNAT flow whose directions two workers see counts at each.
+    pub ended: u64,
+}
+
+/// A session that had an external address and port, or a private host that had a block of ports with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Owner {
-    /// The private address and port.
+    /// The private address and port; of a block the address alone.
     pub inside: String,
     /// The VPC of the private address.
     pub vpc: String,
-    /// Whom it spoke to.
+    /// Whom it spoke to; of a block, which ports it has.
     pub peer: String,
-    /// When it began, in UTC, to a tenth of a second.
+    /// When it began, in UTC, to a tenth of a second; `computed` where the host follows from the present configuration alone.
     pub began_at: String,
     /// When it ended; absent if it lives, as far as is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]

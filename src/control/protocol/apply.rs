@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Change, Document};
+use super::{Change, Document, LiveSessions};
 
 /// All resources as they are to be, and how to go there.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -19,6 +19,9 @@ pub struct ApplyRequest {
     /// Only if this generation is still in force: that of a dry run, so that nothing else happens than what it showed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<u32>,
+    /// What becomes of the live sessions that changed and removed entries leave behind; otherwise they end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<LiveSessions>,
 }
 
 /// The longest time that an apply waits for its confirmation, in seconds.

@@ -20,10 +20,16 @@ use crate::control::describe::PacketDescription;
 
 mod answer;
 mod apply;
+mod json;
+mod metering;
+mod usage;
 
 pub use crate::control::inventory::{Document, Spec};
 pub use answer::*;
 pub use apply::*;
+pub use json::Json;
+pub use metering::*;
+pub use usage::*;
 
 /// The protocol's version. A gateway answers requests of its own version only.
 pub const VERSION: u32 = 1;
@@ -55,12 +61,22 @@ pub enum Request {
     Status,
     /// All counters.
     Stats,
+    /// What gateways, EIPs, entries and private hosts have carried.
+    Usage(UsageRequest),
+    /// What gateways and EIPs used, hour by hour.
+    Metering(MeteringRequest),
     /// Live sessions.
     Sessions(SessionsRequest),
+    /// End sessions.
+    Kill(KillRequest),
+    /// Sessions that begin and end from now on.
+    Watch(WatchRequest),
     /// Who had an external address and port at a time.
     Who(WhoRequest),
     /// What the stages decide about the next packets.
     Trace(TraceRequest),
+    /// The next frames, with what becomes of each.
+    Capture(CaptureRequest),
     /// What would happen to a packet.
     Explain(PacketDescription),
     /// Resources of a kind, or one of them.
@@ -156,6 +172,46 @@ pub struct ChangeRequest {
     /// A repetition with the same key is answered, and not made again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
+    /// What becomes of the live sessions that an updated or deleted entry leaves behind; otherwise they end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<LiveSessions>,
+}
+
+/// What becomes of live sessions that a change leaves without an entry behind them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LiveSessions {
+    /// What.
+    pub policy: SessionPolicy,
+    /// How long they are drained, in seconds; otherwise 300.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_seconds: Option<u64>,
+    /// Send TCP resets to both ends when they end by this.
+    #[serde(default)]
+    pub reset: bool,
+}
+
+/// What becomes of live sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum SessionPolicy {
+    /// They go on until they end by themselves; new ones are not made.
+    Keep,
+    /// The same, until a deadline; then they end.
+    Drain,
+    /// They end now.
+    Kill,
+}
+
+impl SessionPolicy {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Drain => "drain",
+            Self::Kill => "kill",
+        }
+    }
 }
 
 /// A change is durable and in force on all workers.
@@ -168,7 +224,7 @@ pub struct Changed {
     pub replayed: bool,
     /// The resource as it is now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resource: Option<serde_json::Value>,
+    pub resource: Option<Json>,
     /// What is gone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deleted: Vec<String>,
@@ -239,6 +295,39 @@ pub struct SessionsRequest {
     pub count: bool,
 }
 
+impl SessionsRequest {
+    /// Whether no condition is given, so that it means all sessions.
+    pub fn is_of_all(&self) -> bool {
+        *self == Self { limit: self.limit, count: self.count, ..Self::default() }
+    }
+}
+
+/// Which sessions to end.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KillRequest {
+    /// Those of these conditions; without any, only if `all` says so.
+    pub sessions: SessionsRequest,
+    /// Send TCP resets to both ends.
+    pub reset: bool,
+    /// All sessions.
+    pub all: bool,
+}
+
+/// Which sessions to watch.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WatchRequest {
+    /// Those of these conditions.
+    pub sessions: SessionsRequest,
+    /// End after so many events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events: Option<u64>,
+    /// End after so many seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<f64>,
+}
+
 /// Whose external address and port is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -281,4 +370,33 @@ pub struct TraceRequest {
     pub packets: u32,
     /// How long to wait for them, in seconds.
     pub timeout_seconds: f64,
+}
+
+/// Which frames to capture. Conditions that are given must all hold, for the packet as it came or as it left.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CaptureRequest {
+    /// The port that it comes in on or leaves by, by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
+    /// The IP protocol.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
+    /// Either end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<AddressFilter>,
+    /// An EIP at either end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eip: Option<Ipv4Addr>,
+    /// Only packets that are dropped.
+    pub dropped: bool,
+    /// Bytes of each frame that are wanted, at most; all if it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snap_length: Option<u32>,
+    /// How many frames; as many as come if it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packets: Option<u64>,
+    /// For how long, in seconds; until the client goes if it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
 }

@@ -17,14 +17,17 @@ use std::time::Duration;
 
 use redb::{Database, ReadOnlyDatabase, ReadableDatabase, TableDefinition};
 
-use super::line::Session;
+use super::line::Origin;
 use crate::base::Tick;
 use crate::control::address::Protocol;
 use crate::control::manager::names;
 use crate::control::time;
+use crate::nat::ports::blocks::PortBlock;
 
 /// Sessions by external endpoint, beginning, private endpoint and peer.
 pub(super) const SESSIONS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("sessions");
+/// Blocks of ports by EIP, first port, beginning, private host and last port.
+pub(super) const BLOCKS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("blocks");
 /// When natgate started.
 pub(super) const STARTS: TableDefinition<'_, u64, ()> = TableDefinition::new("starts");
 
@@ -63,6 +66,8 @@ pub struct Owned {
 pub struct Index {
     directory: PathBuf,
     keep: Duration,
+    /// When this was opened, in milliseconds since 1970: what has no end by then ended, whether that start stands in a file yet or not.
+    opened: u64,
     /// The file of the present hour.
     present: Mutex<Option<Segment>>,
 }
@@ -94,9 +99,19 @@ pub(super) fn key(
     key
 }
 
-/// The end of a session, or zero, and the names of what made it.
-pub(super) fn value(ended: u64, session: &Session) -> Vec<u8> {
-    let origin = &session.origin;
+/// The key of a block.
+pub(super) fn block_key(block: &PortBlock, began: u64) -> [u8; 20] {
+    let mut key = [0; 20];
+    key[0..4].copy_from_slice(&block.external.to_be_bytes());
+    key[4..6].copy_from_slice(&block.ports.first.to_be_bytes());
+    key[6..14].copy_from_slice(&began.to_be_bytes());
+    key[14..18].copy_from_slice(&block.inside.to_be_bytes());
+    key[18..20].copy_from_slice(&block.ports.last.to_be_bytes());
+    key
+}
+
+/// The end of a session or block, or zero, and the names of what made it.
+pub(super) fn value(ended: u64, origin: &Origin) -> Vec<u8> {
     let mut value = ended.to_be_bytes().to_vec();
     value.extend_from_slice([&*origin.vpc, &*origin.gateway, &*origin.entry].join("\n").as_bytes());
     value
@@ -106,6 +121,19 @@ pub(super) fn value(ended: u64, session: &Session) -> Vec<u8> {
 fn read(key: &[u8], value: &[u8]) -> Option<(Flow, u64, u64, [String; 3])> {
     let flow: Flow = key.get(15..)?.try_into().ok()?;
     let began = u64::from_be_bytes(key.get(7..15)?.try_into().ok()?);
+    let (ended, origin) = value.split_first_chunk::<8>()?;
+    let mut names = str::from_utf8(origin).ok()?.split('\n').map(str::to_owned);
+    let names = [names.next()?, names.next()?, names.next()?];
+    Some((flow, began, u64::from_be_bytes(*ended), names))
+}
+
+/// The parts of a block's row, as those of a session: the private host, and in the places of the ports the block's.
+fn read_block(key: &[u8], value: &[u8]) -> Option<(Flow, u64, u64, [String; 3])> {
+    let mut flow = Flow::default();
+    flow[0..4].copy_from_slice(key.get(14..18)?);
+    flow[4..6].copy_from_slice(key.get(4..6)?);
+    flow[10..12].copy_from_slice(key.get(18..20)?);
+    let began = u64::from_be_bytes(key.get(6..14)?.try_into().ok()?);
     let (ended, origin) = value.split_first_chunk::<8>()?;
     let mut names = str::from_utf8(origin).ok()?.split('\n').map(str::to_owned);
     let names = [names.next()?, names.next()?, names.next()?];
@@ -133,7 +161,8 @@ impl Index {
     /// The directory or its present file cannot be written, in words.
     pub fn open(directory: PathBuf, keep: Duration) -> Result<Self, String> {
         fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
-        let index = Self { directory, keep, present: Mutex::new(None) };
+        let index =
+            Self { directory, keep, opened: time::now_nanos() / 1_000_000, present: Mutex::new(None) };
         index.segment(time::now() * 1000 / HOUR)?;
         Ok(index)
     }
@@ -155,6 +184,7 @@ impl Index {
         let database = opened.and_then(|database| {
             let transaction = database.begin_write()?;
             transaction.open_table(SESSIONS)?;
+            transaction.open_table(BLOCKS)?;
             transaction.open_table(STARTS)?;
             transaction.commit()?;
             Ok(database)
@@ -197,7 +227,7 @@ impl Index {
     /// A file cannot be read, in words.
     pub fn who(&self, external: (Ipv4Addr, u16), protocol: Protocol, at: u64) -> Result<Vec<Owned>, String> {
         let external = (u32::from(external.0), external.1);
-        let mut found = Found::default();
+        let mut found = Found { starts: vec![self.opened], ..Found::default() };
         // In this order: when the hour changes in between, the file that was the present one is closed.
         let files = self.files().map_err(|error| error.to_string())?;
         let present = self.present().clone();
@@ -229,6 +259,8 @@ fn earlier(path: &Path) -> Result<ReadOnlyDatabase, Failure> {
 struct Found {
     /// By private endpoint and peer, and by beginning: the end, or zero, and what made it.
     sessions: BTreeMap<Flow, BTreeMap<u64, (u64, [String; 3])>>,
+    /// The same of blocks of ports.
+    blocks: BTreeMap<Flow, BTreeMap<u64, (u64, [String; 3])>>,
     starts: Vec<u64>,
 }
 
@@ -248,6 +280,28 @@ impl Found {
             let known = self.sessions.entry(flow).or_default().entry(began).or_insert((0, names));
             known.0 = known.0.max(ended);
         }
+        // Files of earlier versions have no blocks.
+        match transaction.open_table(BLOCKS) {
+            Ok(table) => {
+                let mut least = [0; 20];
+                least[0..4].copy_from_slice(&external.0.to_be_bytes());
+                let mut most = [0xff; 20];
+                most[0..4].copy_from_slice(&external.0.to_be_bytes());
+                most[4..6].copy_from_slice(&external.1.to_be_bytes());
+                for row in table.range(&least[..]..=&most[..])? {
+                    let (key, value) = row?;
+                    let Some((flow, began, ended, names)) = read_block(key.value(), value.value()) else {
+                        continue;
+                    };
+                    if u16::from_be_bytes([flow[10], flow[11]]) >= external.1 {
+                        let known = self.blocks.entry(flow).or_default().entry(began).or_insert((0, names));
+                        known.0 = known.0.max(ended);
+                    }
+                }
+            }
+            Err(redb::TableError::TableDoesNotExist(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
         for start in transaction.open_table(STARTS)?.range::<u64>(..)? {
             self.starts.push(start?.0.value());
         }
@@ -257,7 +311,9 @@ impl Found {
     /// Those of a time.
     fn at(self, at: u64, protocol: u8) -> Vec<Owned> {
         let mut owners = Vec::new();
-        for (flow, rows) in self.sessions {
+        let sessions = self.sessions.into_iter().map(|(flow, rows)| (flow, rows, false));
+        let blocks = self.blocks.into_iter().map(|(flow, rows)| (flow, rows, true));
+        for (flow, rows, is_block) in sessions.chain(blocks) {
             for (&began, (ended, [vpc, gateway, entry])) in &rows {
                 // Where the clock was set meanwhile, the end stands at another beginning: the first end after this one is its.
                 let later = rows.range(began..).map(|(_, (ended, _))| *ended).filter(|ended| *ended > began);
@@ -274,11 +330,19 @@ impl Found {
                 let number =
                     |from: usize| u32::from_be_bytes(flow[from..from + 4].try_into().unwrap_or_default());
                 let port = |from: usize| u16::from_be_bytes([flow[from], flow[from + 1]]);
+                let (inside, peer) = if is_block {
+                    (Ipv4Addr::from(number(0)).to_string(), format!("any, by ports {}-{}", port(4), port(10)))
+                } else {
+                    (
+                        names::endpoint(protocol, (number(0), port(4))),
+                        names::endpoint(protocol, (number(6), port(10))),
+                    )
+                };
                 owners.push(Owned {
                     began,
                     ended,
-                    inside: names::endpoint(protocol, (number(0), port(4))),
-                    peer: names::endpoint(protocol, (number(6), port(10))),
+                    inside,
+                    peer,
                     vpc: vpc.clone(),
                     gateway: gateway.clone(),
                     entry: entry.clone(),
@@ -297,8 +361,7 @@ mod tests {
     use crate::base::{EntryId, GatewayIndex, VpcIndex, WorkerIndex};
     use crate::control::session_log::Place;
     use crate::control::session_log::indexer::{Indexer, Pending};
-    use crate::control::session_log::line::Origin;
-    use crate::control::session_log::line::{Line, What};
+    use crate::control::session_log::line::{Line, Session, What};
     use crate::nat::session::SessionKind;
     use crate::nat::{Ending, SessionRow, SessionState};
 
@@ -318,7 +381,7 @@ mod tests {
             fs::create_dir_all(&directory).unwrap();
             // Without the file of the present hour, which is later than all of the test's.
             let keep = Duration::from_hours(3);
-            let index = Index { directory: directory.clone(), keep, present: Mutex::new(None) };
+            let index = Index { directory: directory.clone(), keep, opened: 0, present: Mutex::new(None) };
             Self { directory, index }
         }
 
@@ -383,6 +446,40 @@ mod tests {
     }
 
     #[test]
+    fn a_port_is_of_the_host_that_has_the_block() {
+        let mut bench = Bench::new("blocks");
+        let block = |host: u8, first: u16, began: u64| {
+            let row = PortBlock {
+                tenant: 1,
+                inside: 0x0a00_0100 + u32::from(host),
+                external: EIP.0,
+                ports: crate::policy::PortRange { first, last: first + 99 },
+                entry: EntryId(0),
+                since: Tick(0),
+            };
+            let origin = Arc::clone(&session(1, 0).origin);
+            crate::control::session_log::line::Block { row, began, origin }
+        };
+        bench.write(BASE, What::Started);
+        bench.write(BASE + 1000, What::Block(block(1, 3950, BASE + 1000), true));
+        bench.write(BASE + 1000, What::Block(block(2, 4050, BASE + 1000), true));
+        bench.write(BASE + 9000, What::Block(block(1, 3950, BASE + 1000), false));
+        bench.write(BASE + 9500, What::Block(block(3, 3950, BASE + 9500), true));
+        // Any protocol, and each port of it.
+        for (port, protocol) in [(3950, Protocol::TCP), (4000, Protocol::UDP), (4049, Protocol::TCP)] {
+            let who = |at| bench.index.who((Ipv4Addr::from(EIP.0), port), protocol, at).unwrap();
+            let owners = who(BASE + 5000);
+            assert_eq!((owners.len(), &*owners[0].inside), (1, "10.0.1.1"), "{port}");
+            assert_eq!((&*owners[0].peer, owners[0].ended), ("any, by ports 3950-4049", Some(BASE + 9000)));
+            assert_eq!(who(BASE + 9200), []);
+            assert_eq!(who(BASE + 9600)[0].inside, "10.0.1.3");
+        }
+        let next = bench.index.who((Ipv4Addr::from(EIP.0), 4050), Protocol::TCP, BASE + 5000).unwrap();
+        assert_eq!((next.len(), &*next[0].inside), (1, "10.0.1.2"));
+        assert_eq!(bench.index.who((Ipv4Addr::from(EIP.0), 4150), Protocol::TCP, BASE + 5000).unwrap(), []);
+    }
+
+    #[test]
     fn a_session_goes_on_into_the_next_hour_and_old_hours_go() {
         let mut bench = Bench::new("hours");
         bench.write(BASE, What::Created(session(1, BASE)));
@@ -406,6 +503,15 @@ mod tests {
         assert_eq!(bench.who(BASE + 6000), [("10.0.1.2:1000".to_owned(), None)]);
     }
 
+    #[test]
+    fn a_start_counts_before_it_is_written() {
+        let mut bench = Bench::new("opened");
+        bench.write(BASE, What::Created(session(1, BASE)));
+        bench.index.opened = BASE + 5000;
+        assert_eq!(bench.who(BASE + 4000), [("10.0.1.1:1000".to_owned(), Some(BASE + 5000))]);
+        assert_eq!(bench.who(BASE + 6000), []);
+    }
+
     /// What is left of a file when natgate is killed.
     #[test]
     fn a_file_that_was_not_closed_is_read() {
@@ -426,6 +532,7 @@ mod tests {
         let index = Arc::new(Index {
             directory: bench.directory.join("later"),
             keep: Duration::from_hours(3),
+            opened: 0,
             present: Mutex::new(None),
         });
         let mut indexer = Indexer::start(Arc::clone(&index)).unwrap();

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::Place;
-use super::index::{Failure, HOUR, Index, SESSIONS, STARTS, key, value};
+use super::index::{BLOCKS, Failure, HOUR, Index, SESSIONS, STARTS, block_key, key, value};
 use super::line::{Line, What};
 use crate::base::Moment;
 
@@ -33,6 +33,7 @@ struct Shared {
 #[derive(Default)]
 pub(super) struct Pending {
     rows: Vec<([u8; 27], Vec<u8>)>,
+    blocks: Vec<([u8; 20], Vec<u8>)>,
     starts: Vec<u64>,
     /// The time of the last line, in milliseconds since 1970.
     time: u64,
@@ -73,13 +74,13 @@ fn run(index: &Index, shared: &Shared) {
         // Before the last look, not after it.
         let is_last = shared.is_stopping.load(Ordering::Relaxed);
         let taken = std::mem::take(&mut *shared.pending());
-        if !taken.rows.is_empty() || !taken.starts.is_empty() {
+        if !taken.rows.is_empty() || !taken.blocks.is_empty() || !taken.starts.is_empty() {
             match index.commit(&taken) {
                 Ok(()) => {}
                 Err(reason) if is_last => {
                     log::error!(
                         "session log: index: {reason}; the last {} rows are missing",
-                        taken.rows.len()
+                        taken.rows.len() + taken.blocks.len()
                     );
                 }
                 Err(reason) => shared.pending().put_back(taken, reason),
@@ -94,7 +95,7 @@ fn run(index: &Index, shared: &Shared) {
 
 impl Index {
     pub(super) fn commit(&self, pending: &Pending) -> Result<(), String> {
-        let Pending { rows, starts, time, .. } = pending;
+        let Pending { rows, blocks, starts, time, .. } = pending;
         let segment = self.segment(time / HOUR)?;
         // In the order of the tree: neighbours go into one page. Of two rows of a key the later one counts.
         let mut ordered: Vec<_> = rows.iter().collect();
@@ -105,6 +106,10 @@ impl Index {
                 let mut sessions = transaction.open_table(SESSIONS)?;
                 for (key, value) in ordered {
                     sessions.insert(&key[..], &value[..])?;
+                }
+                let mut table = transaction.open_table(BLOCKS)?;
+                for (key, value) in blocks {
+                    table.insert(&key[..], &value[..])?;
                 }
                 let mut table = transaction.open_table(STARTS)?;
                 for start in starts {
@@ -123,6 +128,7 @@ impl Pending {
     fn put_back(&mut self, taken: Self, reason: String) {
         let come = std::mem::replace(self, taken);
         self.rows.extend(come.rows);
+        self.blocks.extend(come.blocks);
         self.starts.extend(come.starts);
         self.time = self.time.max(come.time);
         self.failed = Some(reason);
@@ -134,19 +140,24 @@ impl Pending {
         let (session, ended) = match &line.what {
             What::Created(session) => (session, 0),
             What::Ended(session, _) => (session, line.time),
+            What::Block(block, is_taken) => {
+                let ended = if *is_taken { 0 } else { line.time };
+                let value = value(ended, &block.origin);
+                return self.blocks.push((block_key(&block.row, block.began), value));
+            }
             What::Started => return self.starts.push(line.time),
             What::Stopped | What::Lost(_) => return,
         };
         let row = &session.row;
         let key = key(row.external, row.protocol, session.began, row.inside, row.peer);
-        self.rows.push((key, value(ended, session)));
+        self.rows.push((key, value(ended, &session.origin)));
     }
 }
 
 impl Place for Indexer {
     fn write(&mut self, line: &Line) -> io::Result<()> {
         let mut pending = self.shared.pending();
-        if pending.rows.len() >= WAITING {
+        if pending.rows.len() + pending.blocks.len() >= WAITING {
             return Err(io::Error::other("its file does not keep up"));
         }
         pending.add(line);

@@ -1,5 +1,6 @@
 //! From an engine's event to a line with names and the time of day.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -10,7 +11,9 @@ use crate::base::{EntryId, Moment, Tick};
 use crate::control::address::Protocol;
 use crate::control::manager::{Names, names};
 use crate::control::time;
+use crate::nat::ports::blocks::PortBlock;
 use crate::nat::{Ending, Event, SessionRow};
+use crate::policy::Realm;
 
 /// Names that are remembered of entries that are gone.
 const REMEMBERED: usize = 1 << 17;
@@ -37,6 +40,17 @@ pub(super) enum What {
     Lost(u64),
     Created(Session),
     Ended(Session, Ending),
+    /// A private host got a block of ports, or has it no more.
+    Block(Block, bool),
+}
+
+/// A block of ports in a line.
+#[derive(Clone, Debug)]
+pub(super) struct Block {
+    pub(super) row: PortBlock,
+    /// When the host got it, in milliseconds since 1970, to a tenth of a second.
+    pub(super) began: u64,
+    pub(super) origin: Arc<Origin>,
 }
 
 /// A session in a line.
@@ -69,6 +83,20 @@ struct Json<'a> {
     session: Option<JsonSession<'a>>,
     #[serde(flatten)]
     end: Option<JsonEnd>,
+    #[serde(flatten)]
+    block: Option<JsonBlock<'a>>,
+}
+
+#[derive(Serialize)]
+struct JsonBlock<'a> {
+    inside: String,
+    external: String,
+    first_port: u16,
+    last_port: u16,
+    vpc: &'a str,
+    gateway: &'a str,
+    entry: &'a str,
+    began: String,
 }
 
 #[derive(Serialize)]
@@ -101,16 +129,23 @@ impl Line {
             What::Lost(_) => "lost",
             What::Created(_) => "created",
             What::Ended(..) => "ended",
+            What::Block(_, true) => "block-allocated",
+            What::Block(_, false) => "block-released",
         }
     }
 
     /// The line as one JSON object.
     pub(super) fn json(&self) -> String {
+        // Names, numbers and fixed words: all of them can be written.
+        serde_json::to_string(&self.object()).unwrap_or_default()
+    }
+
+    fn object(&self) -> Json<'_> {
         let session = match &self.what {
             What::Created(session) | What::Ended(session, _) => Some(session),
-            What::Started | What::Stopped | What::Lost(_) => None,
+            What::Started | What::Stopped | What::Lost(_) | What::Block(..) => None,
         };
-        let json = Json {
+        Json {
             time: time::format_millis(self.time),
             event: self.event(),
             worker: self.worker,
@@ -132,6 +167,9 @@ impl Line {
                         Ending::Expired => "expired",
                         Ending::Reconfigured => "reconfigured",
                         Ending::Superseded => "superseded",
+                        Ending::Killed => "killed",
+                        Ending::Lost => "lost",
+                        Ending::Evicted => "evicted",
                     },
                     state: names::state(row.state),
                     bytes_out: row.bytes_out,
@@ -140,9 +178,36 @@ impl Line {
             } else {
                 None
             },
-        };
-        // Names, numbers and fixed words: all of them can be written.
-        serde_json::to_string(&json).unwrap_or_default()
+            block: if let What::Block(Block { row: block, began, origin }, _) = &self.what {
+                Some(JsonBlock {
+                    inside: Ipv4Addr::from(block.inside).to_string(),
+                    external: Ipv4Addr::from(block.external).to_string(),
+                    first_port: block.ports.first,
+                    last_port: block.ports.last,
+                    vpc: &origin.vpc,
+                    gateway: &origin.gateway,
+                    entry: &origin.entry,
+                    began: time::format_millis(*began),
+                })
+            } else {
+                None
+            },
+        }
+    }
+}
+
+/// Tells events in the words of the log, as JSON.
+pub struct Teller(Scribe);
+
+impl Teller {
+    /// With these names, by the workers' clock.
+    pub fn new(clock: Clock, names: Names) -> Self {
+        Self(Scribe::new(clock, names))
+    }
+
+    /// An event as it stands in the log.
+    pub fn tell(&mut self, event: &Event) -> serde_json::Value {
+        serde_json::to_value(self.0.line(event).object()).unwrap_or_default()
     }
 }
 
@@ -197,6 +262,12 @@ impl Scribe {
                 let what = What::Created(self.session(*at, session));
                 Line { time: self.time(*at), worker: Some(session.worker.0), what }
             }
+            Event::Block { at, worker, block, is_taken } => {
+                let began = self.time(Moment(u64::from(block.since.0) * Tick::NANOS));
+                let origin = self.origin_of(block.entry, block.tenant);
+                let what = What::Block(Block { row: *block, began, origin }, *is_taken);
+                Line { time: self.time(*at), worker: Some(worker.0), what }
+            }
             Event::Ended { at, session, ending } => {
                 let what = What::Ended(self.session(*at, session), *ending);
                 Line { time: self.time(*at), worker: Some(session.worker.0), what }
@@ -224,6 +295,29 @@ impl Scribe {
         });
         if entry.is_some() {
             self.origins.insert(row.entry, Arc::clone(&origin));
+        }
+        origin
+    }
+
+    /// The same for what only the entry and the tenant are known of.
+    fn origin_of(&mut self, id: EntryId, tenant: u16) -> Arc<Origin> {
+        if let Some(origin) = self.origins.get(&id) {
+            return Arc::clone(origin);
+        }
+        let directory = self.names.directory();
+        let gone = || "(gone)".to_owned();
+        let entry = directory.entry(id);
+        let vpc = match Realm::of_tenant(tenant) {
+            Realm::Vpc(vpc) => directory.vpc(vpc).map_or_else(gone, str::to_owned),
+            Realm::Outside => gone(),
+        };
+        let origin = Arc::new(Origin {
+            vpc,
+            gateway: entry.map_or_else(gone, |info| info.gateway.to_string()),
+            entry: entry.map_or_else(gone, |info| info.name.clone()),
+        });
+        if entry.is_some() {
+            self.origins.insert(id, Arc::clone(&origin));
         }
         origin
     }

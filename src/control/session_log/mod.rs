@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! engine --ring--> thread "session-log": line with names and times --> file    JSON lines
-//! engine --ring-->                                                 --> syslog  RFC 5424, UDP
-//!   ...                                                            --> ipfix   RFC 7011, UDP
+//! engine --ring-->                                                 --> syslog  RFC 5424, UDP or TCP
+//!   ...                                                            --> ipfix   RFC 7011, UDP or TCP
 //!                                                                  --> index   what `natgate who` looks in
 //! ```
 //!
@@ -14,7 +14,9 @@ mod index;
 mod indexer;
 mod ipfix;
 mod line;
+mod stream;
 mod syslog;
+mod way;
 
 use std::io;
 use std::path::PathBuf;
@@ -33,6 +35,7 @@ use crate::control::protocol::SessionLogTotals;
 use crate::nat::Event;
 
 pub use index::{Index, Owned};
+pub use line::Teller;
 use line::{Line, Scribe, What};
 
 /// Events that are taken of one ring before the next has its turn.
@@ -41,6 +44,8 @@ const TURN: usize = 4096;
 const PAUSE: Duration = Duration::from_millis(20);
 /// Written lines are handed to the operating system at least so often.
 const FLUSH: Duration = Duration::from_millis(200);
+/// How long the end of the log waits for places that are slow.
+const LAST: Duration = Duration::from_secs(2);
 
 /// A session log cannot be kept.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +65,12 @@ trait Place: Send {
     fn write(&mut self, line: &Line) -> io::Result<()>;
     /// Hands on what was taken. What could not be handed on is kept and tried again, as far as there is room.
     fn flush(&mut self, now: Moment) -> io::Result<()>;
+    /// Whether nothing of what was taken waits any more.
+    fn is_settled(&self) -> bool {
+        true
+    }
+    /// The end: what still waits is lost.
+    fn abandon(&mut self) {}
     /// Lines that were taken and could not be handed on after all, since this was asked last.
     fn lost(&mut self) -> u64 {
         0
@@ -163,16 +174,16 @@ impl Places {
             let file = file::JsonLines::open(path.clone());
             add("file", Box::new(file.map_err(|error| of_path("file", path)(error.to_string()))?) as _);
         }
-        let of_address = |key, address: &std::net::SocketAddr| {
-            let place = address.to_string();
+        let of_address = |key, collector: &config::Collector| {
+            let place = collector.address.to_string();
             move |error: io::Error| StartError { key, place, reason: error.to_string() }
         };
-        if let Some(address) = syslog {
-            let syslog = syslog::Syslog::open(*address).map_err(of_address("syslog", address))?;
+        if let Some(collector) = syslog {
+            let syslog = syslog::Syslog::open(*collector).map_err(of_address("syslog", collector))?;
             add("syslog", Box::new(syslog) as _);
         }
-        if let Some(address) = ipfix {
-            let ipfix = ipfix::Ipfix::open(*address).map_err(of_address("ipfix", address))?;
+        if let Some(collector) = ipfix {
+            let ipfix = ipfix::Ipfix::open(*collector).map_err(of_address("ipfix", collector))?;
             add("ipfix", Box::new(ipfix) as _);
         }
         let mut shared = None;
@@ -299,8 +310,29 @@ impl Writer {
         }
         let line = self.scribe.of_the_log(What::Stopped);
         self.write(&line);
-        let now = self.clock.now();
-        self.outlets.iter_mut().for_each(|outlet| outlet.flush(now));
+        self.end();
+    }
+
+    /// Hands on what still waits, as far as the places take it in a short while.
+    fn end(&mut self) {
+        let start = self.clock.now();
+        loop {
+            let now = self.clock.now();
+            self.outlets.iter_mut().for_each(|outlet| outlet.flush(now));
+            let is_settled = self.outlets.iter().all(|outlet| outlet.place.is_settled());
+            if is_settled || now.since(start) >= LAST {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        for outlet in &mut self.outlets {
+            outlet.place.abandon();
+            let lost = outlet.place.lost();
+            outlet.tally.lost.fetch_add(lost, Ordering::Relaxed);
+            if lost > 0 {
+                log::error!("session log: {lost} lines did not reach {} at the end", outlet.name);
+            }
+        }
     }
 
     /// Writes what waits in the rings, a bounded piece of each; says how much that was.

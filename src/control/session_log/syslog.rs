@@ -1,11 +1,14 @@
-//! Lines to a syslog server: RFC 5424 in datagrams (RFC 5426), the JSON object as the message.
+//! Lines to a syslog server: RFC 5424, the JSON object as the message; in datagrams (RFC 5426), or by TCP with octet counting
+//! (RFC 6587 3.4.1).
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
 
 use super::Place;
 use super::line::Line;
+use super::stream::{Message, Session, Stream};
+use super::way::Way;
 use crate::base::Moment;
+use crate::config::Collector;
 use crate::control::time;
 
 /// Facility local0, severity informational.
@@ -13,36 +16,57 @@ const PRIORITY: u8 = 16 * 8 + 6;
 
 /// A syslog server.
 pub(super) struct Syslog {
-    socket: UdpSocket,
-    server: SocketAddr,
+    way: Way<Plain>,
     host: String,
     process: u32,
+    lost: u64,
+}
+
+/// A connection begins with nothing, and a message is the same over each.
+struct Plain;
+
+impl Session for Plain {
+    fn begin(&mut self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn stamp(&mut self, _: &mut Message) {}
 }
 
 impl Syslog {
-    pub(super) fn open(server: SocketAddr) -> io::Result<Self> {
+    pub(super) fn open(server: Collector) -> io::Result<Self> {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        Ok(Self { socket: socket_towards(server)?, server, host, process: std::process::id() })
+        Ok(Self { way: Way::open(server, Plain)?, host, process: std::process::id(), lost: 0 })
     }
-}
-
-/// A socket that waits for nothing. It is not connected: a server that is away for a while is no error.
-pub(super) fn socket_towards(server: SocketAddr) -> io::Result<UdpSocket> {
-    let any: SocketAddr = if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
-    let socket = UdpSocket::bind(any)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket)
 }
 
 impl Place for Syslog {
     fn write(&mut self, line: &Line) -> io::Result<()> {
-        let Self { socket, server, host, process } = self;
+        let Self { way, host, process, .. } = self;
         let (time, event, json) = (time::format_millis(line.time), line.event(), line.json());
         let message = format!("<{PRIORITY}>1 {time} {host} natgate {process} {event} - {json}");
-        socket.send_to(message.as_bytes(), *server).map(drop)
+        match way {
+            Way::Udp(socket, server) => socket.send_to(message.as_bytes(), *server).map(drop),
+            Way::Tcp(stream) => {
+                let bytes = format!("{} {message}", message.len()).into_bytes();
+                stream.push(Message { bytes, lines: 1 }).map_err(|_| Stream::<Plain>::is_full())
+            }
+        }
     }
 
-    fn flush(&mut self, _: Moment) -> io::Result<()> {
-        Ok(())
+    fn flush(&mut self, now: Moment) -> io::Result<()> {
+        self.way.advance(now)
+    }
+
+    fn is_settled(&self) -> bool {
+        self.way.is_settled()
+    }
+
+    fn abandon(&mut self) {
+        self.lost += self.way.abandon();
+    }
+
+    fn lost(&mut self) -> u64 {
+        std::mem::take(&mut self.lost)
     }
 }

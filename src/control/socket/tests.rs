@@ -9,8 +9,10 @@ use super::scratch::Directory;
 use super::*;
 use crate::control::access::{Caller, Role};
 use crate::control::client::{Client, ClientError};
-use crate::control::protocol::{Answer, End, ReloadRequest, Request, Session, SessionsRequest, Status};
-use crate::control::service::{Interrupted, Sink};
+use crate::control::protocol::{
+    Answer, ChangeRequest, Changed, End, ReloadRequest, Request, Session, SessionsRequest, Status,
+};
+use crate::control::service::{Interrupted, Sink, Waiting};
 
 /// Lists as many sessions as the limit says, and waits in a trace until the client is gone.
 #[derive(Default)]
@@ -22,6 +24,10 @@ struct Fake {
 impl Service for Fake {
     fn owner_of(&self, secret: &str) -> Option<Caller> {
         (secret == "known").then(|| Caller { name: "key key-1".into(), role: Role::Viewer })
+    }
+
+    fn change(&self, _: &Caller, _: ChangeRequest, _: Waiting<Changed>) -> Result<(), Fault> {
+        Err(Fault::new(FaultCode::BadRequest, "not faked"))
     }
 
     fn answer(&self, caller: &Caller, request: Request, sink: &mut dyn Sink) -> Result<End, Interrupted> {

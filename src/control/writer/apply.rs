@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::difference::differences;
+use super::leaving::{self, Policies};
 use super::{Batch, Compiled, Work, record, refused};
 use crate::base::Moment;
 use crate::base::time::Clock;
@@ -18,7 +19,7 @@ use crate::config::Code;
 use crate::control::inventory::plan::Objection;
 use crate::control::inventory::{Change, Id, Inventory, Refusal};
 use crate::control::protocol::{
-    Applied, ApplyRequest, Fault, FaultCode, Finding, LONGEST_TRIAL, Unconfirmed,
+    Applied, ApplyRequest, Fault, FaultCode, Finding, Json, LONGEST_TRIAL, Unconfirmed,
 };
 use crate::control::store::{AuditRecord, Pending, Transaction};
 use crate::control::time::{self, now};
@@ -130,6 +131,7 @@ impl Work {
             let rng = &mut self.rng;
             let planned = inventory.plan(&request.document, now, &mut || rng.next_u64());
             let changes = planned.map_err(|objections| objected(&objections))?;
+            self.departures.judge_plan(&changes, request.sessions)?;
             let told = differences(&inventory, &changes);
             let seconds = request.confirm_seconds;
             let trial = seconds.map(|seconds| Trial::new(who, seconds, now, &inventory, &changes));
@@ -139,7 +141,8 @@ impl Work {
             return Ok(Applied { generation, dry_run: request.dry_run, changes: told, unconfirmed: None });
         }
         let pending = trial.as_ref().map_or(Ok(Pending::Unchanged), Trial::pending)?;
-        let made = self.make_all(who, "apply", changes, pending);
+        let policies = leaving::policies(request.sessions, 0..changes.len(), self.moment());
+        let made = self.make_all((who, "apply"), changes, policies, pending);
         if made.is_ok() {
             self.set_trial(trial);
         }
@@ -160,7 +163,7 @@ impl Work {
             action: "confirm".to_owned(),
             id: "apply".to_owned(),
             before: None,
-            after: Some(json!({ "by": trial.stored.who, "changes": trial.stored.before.len() })),
+            after: Some(Json::of(&json!({ "by": trial.stored.who, "changes": trial.stored.before.len() }))),
         };
         let mut transaction =
             Transaction { notes: vec![note], pending: Pending::Cleared, ..Transaction::default() };
@@ -179,7 +182,7 @@ impl Work {
         })?;
         let shared = Arc::clone(&self.inventory);
         let told = differences(&shared.read().unwrap_or_else(PoisonError::into_inner), &changes);
-        let made = self.make_all(who, "rollback", changes, Pending::Cleared);
+        let made = self.make_all((who, "rollback"), changes, Policies::new(), Pending::Cleared);
         if made.is_ok() {
             self.set_trial(None);
         }
@@ -209,9 +212,9 @@ impl Work {
     /// Makes planned changes, all in one transaction.
     fn make_all(
         &mut self,
-        who: &str,
-        action: &str,
+        (who, action): (&str, &str),
         changes: Vec<Change>,
+        policies: Policies,
         pending: Pending,
     ) -> Result<Option<Compiled>, Fault> {
         let shared = Arc::clone(&self.inventory);
@@ -219,7 +222,7 @@ impl Work {
         inventory.make_all(&changes);
         let now = now();
         let audit = changes.iter().map(|change| record(&inventory, who, action, now, change)).collect();
-        let mut batch = Batch { changes, audit, pending, ..Batch::default() };
+        let mut batch = Batch { changes, audit, policies, pending, ..Batch::default() };
         self.make(&mut inventory, &mut batch)
     }
 }

@@ -7,17 +7,18 @@
 //! now belong elsewhere: the pools, old and new, of an SNAT entry that was added, changed or removed; the pool of the entry
 //! that its sources were covered by before; and the pool that a private host used before it got a DNAT entry (by [`Edit::put_host`]).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 
 use super::Start;
+use super::leaving::{self, Departure, Departures, Policies};
+use super::touched::Touched;
+use super::words::info;
 use crate::base::{EntryId, GatewayIndex, VpcIndex};
-use crate::config::{
-    self, Compiler, Directory, EntryInfo, EntryKind, Forward, Model, Name, PortFacts, host_of,
-};
+use crate::config::{self, Compiler, Directory, Forward, Model, Name, PortFacts, host_of};
 use crate::control::inventory::resource::{Dnat, Resource, Snat};
 use crate::control::inventory::{Change, Id, Inventory, Kind};
 use crate::policy::snapshot::SnatTable;
@@ -50,6 +51,8 @@ pub(super) struct Compiled {
     /// The frame of ports, VPCs, gateways and EIPs, where it changed.
     pub(super) model: Option<Model>,
     pub(super) directory: Directory,
+    /// What becomes of the sessions of entries that changed.
+    pub(super) departures: Vec<(EntryId, Option<Departure>)>,
     /// Numbers of entries as they were before.
     numbers: Vec<(Id, Option<EntryId>)>,
 }
@@ -63,69 +66,8 @@ pub(super) struct Incremental {
     numbers: HashMap<Id, EntryId>,
     next: u32,
 }
-
-/// What a batch of changes concerns.
-#[derive(Default)]
-struct Touched {
-    frame: bool,
-    eips_came_or_went: bool,
-    /// EIPs, and of those of which nothing else changed, their changed port forwards.
-    addresses: BTreeMap<Ipv4Addr, Option<BTreeSet<Id>>>,
-    hosts: BTreeSet<(Id, Ipv4Addr)>,
-    sources: BTreeMap<Id, BTreeSet<Prefix>>,
-}
-
-impl Touched {
-    fn of(inventory: &Inventory, changes: &[Change]) -> Self {
-        let mut touched = Self::default();
-        for change in changes {
-            for resource in [&change.before, &change.after].into_iter().flatten() {
-                touched.add(resource);
-            }
-            if change.id.kind() == Kind::Eip && change.before.is_some() != change.after.is_some() {
-                touched.eips_came_or_went = true;
-            }
-            if let (Some(Resource::Gateway(before)), Some(Resource::Gateway(after))) =
-                (change.before.as_deref(), change.after.as_deref())
-                && before.host_sessions != after.host_sessions
-            {
-                // The quota of a private host stands in each entry.
-                let entries = inventory.referring(change.id, Kind::Snat);
-                for entry in entries.filter_map(|id| inventory.snat(id)) {
-                    touched.sources.entry(entry.vpc).or_default().insert(entry.prefix);
-                }
-            }
-        }
-        touched
-    }
-
-    fn add(&mut self, resource: &Resource) {
-        match resource {
-            Resource::Vpc(_) | Resource::VSwitch(_) | Resource::Gateway(_) => self.frame = true,
-            Resource::Eip(eip) => {
-                self.addresses.insert(eip.address, None);
-            }
-            Resource::Dnat(entry) => {
-                let entries = self.addresses.entry(entry.address).or_insert_with(|| Some(BTreeSet::new()));
-                match entry.forward {
-                    Forward::AnyPort => *entries = None,
-                    Forward::Ports { .. } => {
-                        if let Some(entries) = entries {
-                            entries.insert(entry.meta.id);
-                        }
-                    }
-                }
-                self.hosts.insert((entry.vpc, entry.private_ip));
-            }
-            Resource::Snat(entry) => {
-                self.sources.entry(entry.vpc).or_default().insert(entry.prefix);
-            }
-        }
-    }
-}
-
 /// The name under which the compiler numbers a resource.
-fn name(id: Id) -> Result<Name, String> {
+pub(super) fn name(id: Id) -> Result<Name, String> {
     Name::new(&id.to_string()).ok_or_else(|| format!("{id} is no name"))
 }
 
@@ -148,7 +90,8 @@ impl Incremental {
         let model = frame(inventory)?;
         let mut edit = Snapshot::default().edit();
         self.compiler.frame(&model, &self.facts, &mut edit).map_err(|errors| errors.to_string())?;
-        let compiled = self.compile(inventory, all, &edit.finish())?;
+        let compiled =
+            self.compile(inventory, all, (&Policies::new(), &Departures::new()), &edit.finish())?;
         self.adopt(&compiled.directory);
         let model = compiled.model.unwrap_or(model);
         Ok(Start { snapshot: compiled.snapshot, model, directory: compiled.directory })
@@ -162,12 +105,16 @@ impl Incremental {
         &mut self,
         inventory: &Inventory,
         changes: &[Change],
+        (policies, departures): (&Policies, &Departures),
         previous: &Snapshot,
     ) -> Result<Compiled, String> {
         let mut numbers = Vec::new();
-        let compiled = self.compile_noting(inventory, changes, previous, &mut numbers);
+        let compiled =
+            self.compile_noting(inventory, changes, (policies, departures), previous, &mut numbers);
         match compiled {
-            Ok((snapshot, model, directory)) => Ok(Compiled { snapshot, model, directory, numbers }),
+            Ok((snapshot, model, directory, departures)) => {
+                Ok(Compiled { snapshot, model, directory, departures, numbers })
+            }
             Err(reason) => {
                 self.restore(numbers);
                 Err(reason)
@@ -199,17 +146,18 @@ impl Incremental {
         &mut self,
         inventory: &Inventory,
         changes: &[Change],
+        (policies, departures): (&Policies, &Departures),
         previous: &Snapshot,
         noted: &mut Vec<(Id, Option<EntryId>)>,
-    ) -> Result<(Arc<Snapshot>, Option<Model>, Directory), String> {
+    ) -> Result<(Arc<Snapshot>, Option<Model>, Directory, Vec<(EntryId, Option<Departure>)>), String> {
         let touched = Touched::of(inventory, changes);
         let mut edit = previous.edit();
-        let model = if touched.frame || touched.eips_came_or_went { Some(frame(inventory)?) } else { None };
+        let model = if touched.frame || touched.model { Some(frame(inventory)?) } else { None };
         if let Some(model) = model.as_ref().filter(|_| touched.frame) {
             self.compiler.frame(model, &self.facts, &mut edit).map_err(|errors| errors.to_string())?;
         }
         let mut directory = self.directory.clone();
-        self.number(changes, noted, &mut directory)?;
+        self.give_numbers(changes, noted, &mut directory)?;
         for (address, entries) in &touched.addresses {
             let known = previous.eip(u32::from(*address)).filter(|_| !touched.frame);
             match (known, entries) {
@@ -226,11 +174,12 @@ impl Incremental {
             self.snat(inventory, *vpc, sources, previous, &mut edit)?;
         }
         let directory = directory.with_names_of(&self.compiler.directory());
-        Ok((edit.finish(), model, directory))
+        let departures = leaving::note(self, (changes, noted), policies, departures, previous, &mut edit);
+        Ok((edit.finish(), model, directory, departures))
     }
 
     /// Numbers entries that are new or became others, and forgets those that are gone.
-    fn number(
+    fn give_numbers(
         &mut self,
         changes: &[Change],
         noted: &mut Vec<(Id, Option<EntryId>)>,
@@ -265,6 +214,16 @@ impl Incremental {
         Ok(())
     }
 
+    /// The number of an entry.
+    pub(super) fn number(&self, id: Id) -> Option<EntryId> {
+        self.numbers.get(&id).copied()
+    }
+
+    /// The names of all that is in force.
+    pub(super) fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
     fn number_of(&self, id: Id) -> EntryId {
         self.numbers.get(&id).copied().unwrap_or(EntryId(u32::MAX))
     }
@@ -287,17 +246,17 @@ impl Incremental {
         noted: &[(Id, Option<EntryId>)],
     ) -> Result<Eip, String> {
         let earlier = noted.iter().filter(|(id, _)| entries.contains(id)).filter_map(|(_, number)| *number);
-        let stale: HashSet<EntryId> = earlier.chain(entries.iter().map(|id| self.number_of(*id))).collect();
-        let mut forwards: Vec<_> =
-            known.forwards().iter().filter(|forward| !stale.contains(&forward.id)).copied().collect();
+        let mut stale: Vec<EntryId> = earlier.chain(entries.iter().map(|id| self.number_of(*id))).collect();
+        stale.sort_unstable();
+        let mut forwards = Vec::with_capacity(known.forwards().len() + entries.len());
+        let others = known.forwards().iter().filter(|forward| stale.binary_search(&forward.id).is_err());
+        forwards.extend(others.copied());
         for entry in entries.iter().filter_map(|id| inventory.dnat(*id)) {
             if entry.address == address {
                 forwards.extend(self.port_forward(inventory, entry, self.vpc_index(entry.vpc)?));
             }
         }
-        let mut patched = known.clone();
-        patched.set_forwards(forwards);
-        Ok(patched)
+        Ok(known.with_forwards(forwards))
     }
 
     /// An entry by ports, compiled.
@@ -329,6 +288,11 @@ impl Incremental {
         compiled.gateway = eip.gateway.map(|gateway| self.gateway_index(gateway)).transpose()?;
         compiled.ping = eip.ping;
         compiled.bandwidth = eip.bandwidth;
+        if let Some(plan) = eip.plan.and_then(|plan| inventory.bandwidth_plan(plan)) {
+            let index = self.compiler.plan_index(&name(plan.meta.id)?);
+            compiled.plan = Some(index.ok_or("all numbers of plans were given; restart natgate")?);
+            compiled.bandwidth = Some(plan.bandwidth);
+        }
         let mut forwards = Vec::new();
         // All entries of an EIP are those of its gateway.
         let vpc = eip.gateway.and_then(|gateway| inventory.gateway(gateway)).map(|gateway| gateway.vpc);
@@ -450,6 +414,8 @@ impl Incremental {
             mapping: entry.mapping,
             filtering: entry.filtering,
             ports: entry.ports,
+            allocation: entry.allocation,
+            ftp: entry.ftp,
             untranslated: entry.untranslated.iter().map(|prefix| (*prefix, ())).collect(),
             timeouts: entry.timeouts.over(inventory.settings().timeouts()),
             host_quota: gateway.and_then(|gateway| gateway.host_sessions).unwrap_or(u32::MAX),
@@ -459,8 +425,9 @@ impl Incremental {
 
 /// Ports, VPCs, gateways and EIPs as the configuration knows them, under their identifiers.
 pub(super) fn frame(inventory: &Inventory) -> Result<Model, String> {
-    let (mut vpcs, mut gateways, mut eips) = (Vec::new(), Vec::new(), Vec::new());
-    for resource in [Kind::Vpc, Kind::Gateway, Kind::Eip].into_iter().flat_map(|k| inventory.after(k, None)) {
+    let (mut vpcs, mut gateways, mut plans, mut eips) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let kinds = [Kind::Vpc, Kind::Gateway, Kind::Plan, Kind::Eip];
+    for resource in kinds.into_iter().flat_map(|kind| inventory.after(kind, None)) {
         let id = name(resource.id())?;
         let description = resource.meta().description.clone();
         match &**resource {
@@ -486,6 +453,9 @@ pub(super) fn frame(inventory: &Inventory) -> Result<Model, String> {
                 host_sessions: gateway.host_sessions,
                 deletion_protection: gateway.deletion_protection,
             }),
+            Resource::Plan(plan) => {
+                plans.push(config::Plan { name: id, description, bandwidth: plan.bandwidth });
+            }
             Resource::Eip(eip) => eips.push(config::Eip {
                 address: eip.address,
                 name: eip.meta.name.clone(),
@@ -493,49 +463,11 @@ pub(super) fn frame(inventory: &Inventory) -> Result<Model, String> {
                 gateway: eip.gateway.map(name).transpose()?,
                 ping: eip.ping,
                 bandwidth: eip.bandwidth,
+                plan: eip.plan.map(name).transpose()?,
                 outside: inventory.outside_of(eip.address).unwrap_or_default(),
             }),
             Resource::VSwitch(_) | Resource::Dnat(_) | Resource::Snat(_) => {}
         }
     }
-    Ok(inventory.settings().with_resources(vpcs, gateways, eips))
-}
-
-/// What an entry is to people.
-fn info(resource: &Resource) -> Result<EntryInfo, String> {
-    let label = resource.meta().name.as_ref().map_or_else(|| resource.id().to_string(), Name::to_string);
-    Ok(match resource {
-        Resource::Snat(entry) => EntryInfo {
-            kind: EntryKind::Snat,
-            name: label,
-            gateway: name(entry.gateway)?,
-            summary: snat_summary(entry),
-        },
-        Resource::Dnat(entry) => EntryInfo {
-            kind: EntryKind::Dnat,
-            name: label,
-            gateway: name(entry.gateway)?,
-            summary: dnat_summary(entry),
-        },
-        other => return Err(format!("{} is no entry", other.id())),
-    })
-}
-
-/// What an SNAT entry does, in a line.
-pub(super) fn snat_summary(entry: &Snat) -> String {
-    let eips: Vec<_> = entry.eips.iter().map(|(_, address)| address.to_string()).collect();
-    format!("{} -> {}", entry.prefix, eips.join(", "))
-}
-
-/// What a DNAT entry does, in a line.
-pub(super) fn dnat_summary(entry: &Dnat) -> String {
-    let Forward::Ports { protocol, public, private_first } = entry.forward else {
-        return format!("{} -> {}", entry.address, entry.private_ip);
-    };
-    let ports = |first: u16, last: u16| {
-        if first == last { first.to_string() } else { format!("{first}/{last}") }
-    };
-    let private = ports(private_first, private_first + (public.last - public.first));
-    let public = ports(public.first, public.last);
-    format!("{}:{public} {protocol} -> {}:{private}", entry.address, entry.private_ip)
+    Ok(inventory.settings().with_resources(vpcs, gateways, plans, eips))
 }

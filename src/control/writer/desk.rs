@@ -1,6 +1,6 @@
 //! Where the writer is asked for changes, and what it keeps is read.
 
-use std::sync::mpsc::{RecvTimeoutError, Sender, SyncSender, sync_channel};
+use std::sync::mpsc::{RecvTimeoutError, Sender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use crate::control::inventory::Inventory;
 use crate::control::protocol::{
     Applied, ApplyRequest, ChangeRequest, Changed, Fault, FaultCode, Unconfirmed,
 };
+use crate::control::service::Waiting;
 use crate::control::store::{AuditRecord, Store, StoreError, Transaction};
 
 /// Time that a change waits for its answer.
@@ -22,9 +23,6 @@ pub(super) struct Queued {
     pub(super) who: String,
     pub(super) order: Order,
 }
-
-/// Who waits for an answer.
-pub(super) type Waiting<T> = SyncSender<Result<T, Fault>>;
 
 /// What is asked of the writer, and who waits for the answer.
 pub(super) enum Order {
@@ -50,6 +48,14 @@ impl Desk {
     /// The rule that it breaks, and nothing was changed; or what state it is in.
     pub fn change(&self, who: &str, request: ChangeRequest) -> Result<Changed, Fault> {
         self.order(who, PATIENCE, |answer| Order::Change(request, answer))
+    }
+
+    /// Queues a change and does not wait: `answer` is told what [`change`](Self::change) returns.
+    ///
+    /// # Errors
+    /// It was not queued.
+    pub fn begin(&self, who: &str, request: ChangeRequest, answer: Waiting<Changed>) -> Result<(), Fault> {
+        self.queue(who, Order::Change(request, answer))
     }
 
     /// Makes all resources what a file says, or tells what that would change.
@@ -81,18 +87,22 @@ impl Desk {
         self.unconfirmed.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn order<T>(
+    fn queue(&self, who: &str, order: Order) -> Result<(), Fault> {
+        self.queue.send(Queued { who: who.to_owned(), order }).map_err(|_| Fault::stopping())
+    }
+
+    fn order<T: Send + 'static>(
         &self,
         who: &str,
         patience: Duration,
         order: impl FnOnce(Waiting<T>) -> Order,
     ) -> Result<T, Fault> {
         let (answer, answered) = sync_channel(1);
-        let stopping = || Fault::new(FaultCode::Unavailable, "the gateway is stopping");
-        self.queue.send(Queued { who: who.to_owned(), order: order(answer) }).map_err(|_| stopping())?;
+        // Whoever has gone meanwhile has no use for an answer.
+        self.queue(who, order(Box::new(move |answered| drop(answer.send(answered)))))?;
         match answered.recv_timeout(patience) {
             Ok(answer) => answer,
-            Err(RecvTimeoutError::Disconnected) => Err(stopping()),
+            Err(RecvTimeoutError::Disconnected) => Err(Fault::stopping()),
             Err(RecvTimeoutError::Timeout) => Err(Fault::new(
                 FaultCode::NotInForce,
                 format!("the change was not made within {} s; it may still be", patience.as_secs()),

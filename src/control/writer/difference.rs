@@ -3,8 +3,9 @@
 use hashbrown::HashMap;
 use serde_json::{Map, Value};
 
-use super::compile::{dnat_summary, snat_summary};
+use super::words::{dnat_summary, snat_summary};
 use crate::config::Name;
+use crate::config::units::format_rate;
 use crate::control::inventory::resource::Resource;
 use crate::control::inventory::{self, Id, Inventory};
 use crate::control::protocol::{Change, ChangeKind};
@@ -48,6 +49,7 @@ impl Words<'_> {
             Resource::Gateway(gateway) => {
                 format!("in {}/{}", self.name(gateway.vpc), self.name(gateway.vswitch))
             }
+            Resource::Plan(plan) => format_rate(plan.bandwidth),
             Resource::Eip(eip) => {
                 let bound = |gateway| format!("bound to {}", self.name(gateway));
                 eip.gateway.map_or_else(|| "not bound".to_owned(), bound)
@@ -108,6 +110,8 @@ fn label(resource: &Resource) -> String {
             summary.split(" -> ").next().unwrap_or_default().to_owned()
         }),
         Resource::Snat(entry) => name().unwrap_or_else(|| entry.prefix.to_string()),
-        Resource::Vpc(_) | Resource::Gateway(_) => name().unwrap_or_else(|| resource.id().to_string()),
+        Resource::Vpc(_) | Resource::Gateway(_) | Resource::Plan(_) => {
+            name().unwrap_or_else(|| resource.id().to_string())
+        }
     }
 }

@@ -9,36 +9,43 @@
 //! | --- | --- |
 //! | [`Desk`] | where changes are asked for |
 //! | `compile` | from changes to the next snapshot |
+//! | `touched` | what of a snapshot changes concern |
 //! | `apply` | all resources become what a file says, on trial where that is asked for |
-//! | `difference` | changes in words |
+//! | `difference`, `words` | changes and entries in words |
+//! | `leaving` | what becomes of the sessions of entries that change or go |
 
 mod apply;
 mod compile;
 mod desk;
 mod difference;
+mod leaving;
 #[cfg(test)]
 mod tests;
+mod touched;
+mod words;
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
+use crate::base::EntryId;
 use crate::base::rng::Rng;
 use crate::config::{Code, Directory, Model, PortFacts};
 use crate::control::inventory::{Change, Id, Inventory, Kind, Refusal};
 use crate::control::protocol::{ChangeAction, ChangeRequest, Changed, Fault, FaultCode, Unconfirmed};
+use crate::control::service::Waiting;
 use crate::control::store::{AuditRecord, Pending, Store, StoreError, Transaction, Write};
 use crate::control::time::now;
 use crate::policy::Snapshot;
 use apply::Trial;
 use compile::{Compiled, Incremental};
 pub use desk::Desk;
-use desk::{Order, Queued, Waiting};
+use desk::{Order, Queued};
+use leaving::{Departures, Policies};
 
 /// Changes that one transaction takes at most.
 const BATCH: usize = 1024;
@@ -62,6 +69,11 @@ pub trait Outlet: Send + Sync {
         model: Option<Model>,
         directory: Directory,
     ) -> Result<(), Fault>;
+
+    /// Entries that have sessions, if that is known.
+    fn entries_with_sessions(&self) -> Option<HashSet<EntryId>> {
+        None
+    }
 }
 
 /// A store's resources cannot become a gateway's.
@@ -133,18 +145,18 @@ impl Ledger {
         let mtus = facts.iter().map(|facts| facts.mtu).collect();
         let room = settings.system().snat_eips;
         let mut inventory = Inventory::new(settings, mtus);
-        let mut rows: Vec<(Kind, String, Value)> = Vec::with_capacity(contents.resources.len());
-        for (id, value) in contents.resources {
+        let mut rows: Vec<(Kind, String, Vec<u8>)> = Vec::with_capacity(contents.resources.len());
+        for (id, json) in contents.resources {
             let kind = id.parse::<Id>().map(Id::kind).map_err(|_| {
                 let refusal = Refusal::new(Code::InvalidId, "id").value(&id);
                 LoadError::Resource { path: path(), id: id.clone(), refusal: Box::new(refusal) }
             })?;
-            rows.push((kind, id, value));
+            rows.push((kind, id, json));
         }
         rows.sort_by_key(|(kind, ..)| *kind);
         let mut changes = Vec::with_capacity(rows.len());
-        for (kind, id, value) in rows {
-            let restored = inventory.restore(kind, value);
+        for (kind, id, json) in rows {
+            let restored = inventory.restore_json(kind, &json);
             let restored = restored.map_err(|refusal| LoadError::Resource {
                 path: path(),
                 id,
@@ -201,7 +213,9 @@ impl Writer {
             unconfirmed: Arc::clone(&unconfirmed),
         };
         let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let mut work = Work { inventory, store, incremental, remembered, trial, unconfirmed, rng, outlet };
+        let departures = Departures::new();
+        let mut work =
+            Work { inventory, store, incremental, remembered, trial, unconfirmed, departures, rng, outlet };
         let stopped = Arc::clone(&stop);
         let thread =
             std::thread::Builder::new().name("writer".into()).spawn(move || work.run(&queued, &stopped))?;
@@ -239,6 +253,7 @@ struct Work {
     /// The apply that waits to be confirmed, and what others see of it.
     trial: Option<Trial>,
     unconfirmed: Arc<RwLock<Option<Unconfirmed>>>,
+    departures: Departures,
     rng: Rng,
     outlet: Arc<dyn Outlet>,
 }
@@ -252,6 +267,7 @@ struct Batch {
     keys: Vec<String>,
     /// Who is to be answered, and what if all goes well.
     answers: Vec<(Waiting<Changed>, Changed)>,
+    policies: Policies,
     /// What becomes of the apply that waits to be confirmed.
     pending: Pending,
 }
@@ -262,6 +278,7 @@ impl Work {
         let mut held = None;
         while !stop.load(std::sync::atomic::Ordering::Relaxed) {
             self.look_at_trial();
+            self.look_at_departures();
             let next = match held.take() {
                 Some(held) => Ok(held),
                 None => queued.recv_timeout(Duration::from_millis(50)),
@@ -282,10 +299,9 @@ impl Work {
                     });
                     self.batch(std::iter::once((who, request, answer)).chain(more).take(BATCH));
                 }
-                // Whoever has gone meanwhile has no use for an answer.
-                Order::Apply(request, answer) => drop(answer.send(self.apply(&who, &request))),
-                Order::Confirm(answer) => drop(answer.send(self.confirm(&who))),
-                Order::RollBack(answer) => drop(answer.send(self.roll_back(&who))),
+                Order::Apply(request, answer) => answer(self.apply(&who, &request)),
+                Order::Confirm(answer) => answer(self.confirm(&who)),
+                Order::RollBack(answer) => answer(self.roll_back(&who)),
             }
         }
     }
@@ -299,9 +315,7 @@ impl Work {
         for (who, request, answer) in queued {
             match self.judge(&mut inventory, &who, request, now, &mut batch) {
                 Ok(changed) => batch.answers.push((answer, changed)),
-                Err(fault) => {
-                    let _ = answer.send(Err(fault));
-                }
+                Err(fault) => answer(Err(fault)),
             }
         }
         let made = if batch.changes.is_empty() { Ok(None) } else { self.make(&mut inventory, &mut batch) };
@@ -309,7 +323,7 @@ impl Work {
         drop(inventory);
         let outcome = self.publish(made);
         for (answer, mut changed) in batch.answers {
-            let _ = answer.send(outcome.clone().map(|generation| {
+            answer(outcome.clone().map(|generation| {
                 changed.generation = generation;
                 changed
             }));
@@ -353,7 +367,17 @@ impl Work {
         if let Some(trial) = &self.trial {
             return Err(trial.refuses());
         }
+        if let Some(kind) = Kind::of(&request.kind) {
+            self.departures.judge(kind, &request)?;
+        }
         let changes = self.change(inventory, &request, now).map_err(refused)?;
+        if let Err(refusal) = leaving::judge_blocks(&changes, request.sessions) {
+            inventory.undo(&changes);
+            return Err(refused(refusal));
+        }
+        let first = batch.changes.len();
+        let places = first..first + changes.len();
+        batch.policies.extend(leaving::policies(request.sessions, places, self.moment()));
         let action = request.action.name();
         batch.audit.extend(changes.iter().map(|change| record(inventory, who, action, now, change)));
         let resource = match request.action {
@@ -414,7 +438,8 @@ impl Work {
         batch: &mut Batch,
     ) -> Result<Option<Compiled>, Fault> {
         let previous = self.outlet.current();
-        let compiled = match self.incremental.compile(inventory, &batch.changes, &previous) {
+        let said = (&batch.policies, &self.departures);
+        let compiled = match self.incremental.compile(inventory, &batch.changes, said, &previous) {
             Ok(compiled) => compiled,
             Err(reason) => {
                 self.take_back(inventory, batch);
@@ -447,6 +472,8 @@ impl Work {
             return Err(Fault::new(FaultCode::Failed, format!("{error}; nothing was changed")));
         }
         self.incremental.adopt(&compiled.directory);
+        let mut compiled = compiled;
+        self.departures.adopt(std::mem::take(&mut compiled.departures));
         Ok(Some(compiled))
     }
 
@@ -460,8 +487,7 @@ impl Work {
 
 /// What stands in the audit log about a change.
 fn record(inventory: &Inventory, who: &str, action: &str, now: u64, change: &Change) -> AuditRecord {
-    let written =
-        |side: &Option<Arc<_>>| side.as_ref().map(|resource| inventory.specify(resource).to_value());
+    let written = |side: &Option<Arc<_>>| side.as_ref().map(|resource| inventory.specify(resource).to_json());
     AuditRecord {
         number: 0,
         time: now,

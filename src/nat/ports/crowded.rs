@@ -14,14 +14,17 @@ use crate::base::{EipIndex, Tick};
 use crate::wire::protocol;
 
 /// Destinations that are remembered.
-const ROWS: usize = 8;
+pub const ROWS: usize = 8;
 
 /// An external address and a peer's endpoint: sessions between them need different ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Destination {
-    eip: EipIndex,
-    protocol: u8,
-    peer: (u32, u16),
+    /// The EIP.
+    pub eip: EipIndex,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// The peer's address and port.
+    pub peer: (u32, u16),
 }
 
 impl Destination {
@@ -58,6 +61,13 @@ impl Crowded {
     /// The ports in use towards a destination, if it is known.
     pub fn ports(&self, destination: &Destination) -> Option<&[u64]> {
         self.row(destination).and_then(|row| self.bits.get(row * WORDS..(row + 1) * WORDS))
+    }
+
+    /// The destinations that are remembered, each with how many ports are in use towards it.
+    pub fn list(&self) -> impl Iterator<Item = (Destination, u32)> {
+        let used =
+            self.bits.chunks_exact(WORDS).map(|words| words.iter().map(|word| word.count_ones()).sum());
+        self.rows.iter().copied().zip(used)
     }
 
     /// Notes that a port is in use towards a destination, or is not any more.
@@ -103,7 +113,7 @@ mod tests {
     }
 
     fn used(crowded: &Crowded, destination: &Destination) -> Option<u32> {
-        crowded.ports(destination).map(|words| words.iter().map(|word| word.count_ones()).sum())
+        crowded.list().find(|(known, _)| known == destination).map(|(_, used)| used)
     }
 
     #[test]

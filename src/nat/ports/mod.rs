@@ -3,19 +3,26 @@
 //! A port is looked for exhaustively, a word of 64 at a time, before anybody says "exhausted". The choice follows RFC 4787:
 //! the inside port itself if it is free, else a random one (RFC 6056) in the same range (REQ-3a: well-known or not) and of
 //! the same parity (REQ-4), then one of the other parity. It is never one that a DNAT entry owns.
+//!
+//! Where the queue that answers come to is known, ports that bring them to the worker's own go before all others ([`home`]).
 
+pub mod blocks;
 mod crowded;
+mod home;
 mod search;
 
 use std::io;
 
+use arrayvec::ArrayVec;
 use hashbrown::HashMap;
 
 use crate::base::hugepage::HugeSlice;
 use crate::base::{EipIndex, Rng, Tick, WorkerIndex};
 use crate::policy::{Eip, PortRange};
-use crowded::{Crowded, Destination};
-use search::Search;
+pub use crowded::Destination;
+use crowded::{Crowded, ROWS};
+pub use home::{Distributions, Towards};
+use search::{Search, UNUSED};
 
 /// Words of a set of ports, a bit a port.
 const WORDS: usize = 1024;
@@ -32,6 +39,10 @@ pub struct PortRequest {
     pub inside_port: u16,
     /// Ports that the entry allows.
     pub range: PortRange,
+    /// Whether these are a block, all ports of which are the worker's.
+    pub is_block: bool,
+    /// Where the answers come to, if that is known.
+    pub towards: Option<Towards>,
 }
 
 /// A port that is free, and where that stands.
@@ -45,14 +56,14 @@ pub struct Offer {
     pub port: u16,
 }
 
-/// How many ports of an EIP a protocol has taken, in one worker's share.
+/// How many ports of an EIP a protocol has taken, or how many blocks of them hosts have, in one worker's share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortsRow {
     /// The EIP.
     pub eip: EipIndex,
-    /// IP protocol number.
-    pub protocol: u8,
-    /// Ports that are taken.
+    /// IP protocol number; none of blocks, which are for all protocols.
+    pub protocol: Option<u8>,
+    /// Ports, or blocks, that are taken.
     pub taken: u32,
 }
 
@@ -62,8 +73,13 @@ struct Block {
     eip: EipIndex,
     protocol: u8,
     taken: u32,
-    /// The range in which a search found nothing since the last port was given back.
-    exhausted: Option<PortRange>,
+    /// The range in which a search found nothing since the last port was given back, and in which era.
+    exhausted: Option<(PortRange, u64)>,
+}
+
+/// An EIP and a protocol as one number, which is hashed at once.
+const fn block_key(eip: EipIndex, protocol: u8) -> u64 {
+    (eip.0 as u64) << 8 | protocol as u64
 }
 
 /// The external ports of one worker.
@@ -72,6 +88,8 @@ pub struct Ports {
     worker: WorkerIndex,
     workers: u16,
     blocks: Vec<Block>,
+    /// Configurations so far: under another one DNAT entries may own fewer ports, so no search is known to find nothing any more.
+    era: u64,
     capacity: usize,
     /// A bit a port, [`WORDS`] words a block.
     bits: HugeSlice<u64>,
@@ -79,7 +97,9 @@ pub struct Ports {
     shares: HugeSlice<u16>,
     /// Where most of them are in use towards one peer.
     crowded: Crowded,
-    of: HashMap<(EipIndex, u8), u32>,
+    /// The block of an EIP and a protocol, by [`block_key`].
+    of: HashMap<u64, u32>,
+    distributions: Distributions,
     rng: Rng,
 }
 
@@ -88,40 +108,51 @@ impl Ports {
     ///
     /// # Errors
     /// The kernel's, when it gives no memory.
-    pub fn new(eips: usize, worker: WorkerIndex, workers: u16, rng: Rng) -> io::Result<Self> {
+    pub fn new(
+        eips: usize,
+        worker: WorkerIndex,
+        workers: u16,
+        distributions: Distributions,
+        rng: Rng,
+    ) -> io::Result<Self> {
         let capacity = eips.max(1) * 3;
         Ok(Self {
             worker,
             workers,
             blocks: Vec::with_capacity(capacity),
+            era: 0,
             capacity,
             bits: HugeSlice::sparse(capacity * WORDS)?,
             shares: HugeSlice::sparse(capacity * 65536)?,
             crowded: Crowded::new()?,
             of: HashMap::with_capacity(capacity),
+            distributions,
             rng,
         })
     }
 
     /// Ports taken on an EIP by a protocol, in this worker's share.
     pub fn taken(&self, eip: EipIndex, protocol: u8) -> u32 {
-        let block = self.of.get(&(eip, protocol)).and_then(|block| self.blocks.get(*block as usize));
+        let block = self.of.get(&block_key(eip, protocol)).and_then(|block| self.blocks.get(*block as usize));
         block.map_or(0, |block| block.taken)
     }
 
-    /// Continues a listing of EIPs and protocols of which ports are taken: appends rows within the capacity of `rows`, and says whether
-    /// it has come to the end.
-    pub fn list(&self, cursor: &mut u32, rows: &mut Vec<PortsRow>) -> bool {
-        while let Some(block) = self.blocks.get(*cursor as usize) {
-            if rows.len() == rows.capacity() {
-                return false;
-            }
-            *cursor += 1;
-            if block.taken > 0 {
-                rows.push(PortsRow { eip: block.eip, protocol: block.protocol, taken: block.taken });
-            }
-        }
-        true
+    /// Another configuration is in force.
+    pub fn reconfigured(&mut self) {
+        self.era += 1;
+    }
+
+    /// EIPs and protocols, with how many ports are taken.
+    pub fn rows(&self) -> impl Iterator<Item = PortsRow> {
+        self.blocks.iter().map(|block| {
+            let Block { eip, protocol, taken, .. } = *block;
+            PortsRow { eip, protocol: Some(protocol), taken }
+        })
+    }
+
+    /// Destinations to which nearly all ports of an EIP are in use, with how many are.
+    pub fn crowded(&self) -> ArrayVec<(Destination, u32), ROWS> {
+        self.crowded.list().collect()
     }
 
     /// Bytes of the sets of ports that are in use.
@@ -130,9 +161,14 @@ impl Ports {
     }
 
     fn block(&mut self, eip: EipIndex, protocol: u8) -> Option<usize> {
-        if let Some(block) = self.of.get(&(eip, protocol)) {
+        if let Some(block) = self.of.get(&block_key(eip, protocol)) {
             return Some(*block as usize);
         }
+        self.new_block(eip, protocol)
+    }
+
+    #[cold]
+    fn new_block(&mut self, eip: EipIndex, protocol: u8) -> Option<usize> {
         let fresh = Block { eip, protocol, taken: 0, exhausted: None };
         let at = if self.blocks.len() < self.capacity {
             self.blocks.push(fresh);
@@ -140,11 +176,11 @@ impl Ports {
         } else {
             // An EIP that nobody uses any more makes room.
             let at = self.blocks.iter().position(|block| block.taken == 0)?;
-            self.of.remove(&(self.blocks[at].eip, self.blocks[at].protocol));
+            self.of.remove(&block_key(self.blocks[at].eip, self.blocks[at].protocol));
             self.blocks[at] = fresh;
             at
         };
-        self.of.insert((eip, protocol), at as u32);
+        self.of.insert(block_key(eip, protocol), at as u32);
         Some(at)
     }
 
@@ -156,16 +192,17 @@ impl Ports {
     }
 
     /// Takes an offered port, if nobody else has taken it since. The configuration must still be that of the offer.
-    pub fn accept(&mut self, offer: Offer) -> Option<u16> {
+    #[must_use]
+    pub fn accept(&mut self, offer: Offer) -> bool {
         let at = offer.block as usize;
         let word = self.bits.get(at * WORDS + usize::from(offer.port >> 6)).copied().unwrap_or(u64::MAX);
         let is_free = word >> (offer.port & 63) & 1 == 0;
         let whose = self.blocks.get(at).map(|block| (block.eip, block.protocol));
         let is_its_block = whose == Some((offer.eip, offer.protocol));
-        (is_free && is_its_block).then(|| {
+        if is_free && is_its_block {
             self.set(at, offer.port);
-            offer.port
-        })
+        }
+        is_free && is_its_block
     }
 
     /// Takes a port for an endpoint-independent mapping, for which it must be free.
@@ -176,24 +213,63 @@ impl Ports {
         Some(port)
     }
 
+    /// Whether there is a port to take for an endpoint-independent mapping.
+    pub fn has_free(&self, eip: &Eip, request: PortRequest) -> bool {
+        let search = self.search(self.place_of(eip, request), eip, request);
+        let [.., all] = request.passes();
+        search.allows(request.inside_port) || search.find(all, 0).is_some()
+    }
+
+    /// Whether there is a port to take for an endpoint-dependent session, as for [`take_shared`](Self::take_shared).
+    pub fn has_shared(
+        &self,
+        eip: &Eip,
+        request: PortRequest,
+        is_free_towards_peer: impl Fn(u16) -> bool,
+    ) -> bool {
+        let search = self.search(self.place_of(eip, request), eip, request);
+        let PortRange { first, last } = request.range;
+        std::iter::once(request.inside_port)
+            .chain(first..=last)
+            .any(|port| search.allows_shared(port) && is_free_towards_peer(port))
+    }
+
+    fn place_of(&self, eip: &Eip, request: PortRequest) -> usize {
+        self.of.get(&block_key(eip.index, request.protocol)).map_or(UNUSED, |at| *at as usize)
+    }
+
     fn search<'a>(&'a self, at: usize, eip: &'a Eip, request: PortRequest) -> Search<'a> {
         Search { ports: self, at, eip, request }
     }
 
+    /// The inside port, else a random one: the first guess is mostly free.
+    #[inline]
     fn look(&mut self, at: usize, eip: &Eip, request: PortRequest) -> Option<u16> {
-        if self.blocks[at].exhausted == Some(request.range) {
+        if self.blocks[at].exhausted == Some((request.range, self.era)) {
             return None;
+        }
+        if let Some(towards) = request.towards {
+            let is_open = |ports: &Self, port| ports.search(at, eip, request).allows(port);
+            if let Some(port) = self.look_home(at, eip, request, towards, is_open) {
+                return Some(port);
+            }
         }
         if self.search(at, eip, request).allows(request.inside_port) {
             return Some(request.inside_port);
         }
-        let start = self.rng.next_u64();
+        let random = self.rng.next_u64();
         let search = self.search(at, eip, request);
-        let passes = request.passes();
-        let guess = passes[0].guess(start).filter(|port| search.allows(*port));
-        let port = guess.or_else(|| passes.into_iter().find_map(|pass| search.find(pass, start)));
+        let guess = request.passes()[0].guess(random).filter(|port| search.allows(*port));
+        guess.or_else(|| self.look_through(at, eip, request, random))
+    }
+
+    /// The first port that is free from a random place on.
+    #[inline(never)]
+    fn look_through(&mut self, at: usize, eip: &Eip, request: PortRequest, start: u64) -> Option<u16> {
+        let search = self.search(at, eip, request);
+        let port = request.passes().into_iter().find_map(|pass| search.find(pass, start));
         if port.is_none() {
-            self.blocks[at].exhausted = Some(request.range);
+            self.blocks[at].exhausted = Some((request.range, self.era));
         }
         port
     }
@@ -246,11 +322,17 @@ impl Ports {
         let is_open = |ports: &Self, port| {
             ports.search(at, eip, request).allows_shared(port) && is_free_towards_peer(port)
         };
+        if let Some(towards) = request.towards
+            && let Some(port) = self.look_home(at, eip, request, towards, is_open)
+        {
+            return Some(port);
+        }
         if is_open(self, request.inside_port) {
             return Some(request.inside_port);
         }
         for pass in request.passes() {
-            for _ in 0..PROBES {
+            // Of so many guesses one in as many as there are workers is in the own share.
+            for _ in 0..PROBES * usize::from(self.workers) {
                 let guess = pass.guess(self.rng.next_u64());
                 if let Some(port) = guess.filter(|port| is_open(self, *port)) {
                     return Some(port);
@@ -262,7 +344,7 @@ impl Ports {
 
     /// Gives back a port that [`take`](Self::take) gave.
     pub fn give(&mut self, eip: EipIndex, protocol: u8, port: u16) {
-        let Some(&at) = self.of.get(&(eip, protocol)) else { return };
+        let Some(&at) = self.of.get(&block_key(eip, protocol)) else { return };
         let at = at as usize;
         let mask = 1 << (port & 63);
         if let Some(word) = self.bits.get_mut(at * WORDS + usize::from(port >> 6))
@@ -277,12 +359,17 @@ impl Ports {
     /// Gives back a port that [`take_shared`](Self::take_shared) gave.
     pub fn give_shared(&mut self, eip: EipIndex, protocol: u8, port: u16, peer: (u32, u16)) {
         self.crowded.note(&Destination::new(eip, protocol, peer), port, false);
-        let Some(&at) = self.of.get(&(eip, protocol)) else { return };
+        let Some(&at) = self.of.get(&block_key(eip, protocol)) else { return };
         let Some(shares) = self.shares.get_mut(at as usize * 65536 + usize::from(port)) else { return };
         *shares = shares.saturating_sub(1);
         if *shares == 0 {
             self.give(eip, protocol, port);
         }
+    }
+
+    /// A random number, for where to begin to look.
+    pub fn random(&mut self) -> u64 {
+        self.rng.next_u64()
     }
 
     fn set(&mut self, at: usize, port: u16) {
@@ -303,7 +390,7 @@ mod tests {
     use crate::policy::{PortForward, Timeouts};
     use crate::wire::protocol;
 
-    fn eip(forwards: &[(u16, u16)]) -> Eip {
+    pub(super) fn eip(forwards: &[(u16, u16)]) -> Eip {
         let mut eip = Eip::new(EipIndex(3), 0xcb00_7110, InterfaceIndex(0));
         let forward = |&(first, last): &(u16, u16)| PortForward {
             id: EntryId(1),
@@ -320,11 +407,17 @@ mod tests {
     }
 
     fn ports(worker: u16, workers: u16) -> Ports {
-        Ports::new(4, WorkerIndex(worker), workers, Rng::from_seed(1)).unwrap()
+        Ports::new(4, WorkerIndex(worker), workers, Distributions::default(), Rng::from_seed(1)).unwrap()
     }
 
-    fn request(inside_port: u16, first: u16, last: u16) -> PortRequest {
-        PortRequest { protocol: protocol::UDP, inside_port, range: PortRange { first, last } }
+    pub(super) fn request(inside_port: u16, first: u16, last: u16) -> PortRequest {
+        PortRequest {
+            protocol: protocol::UDP,
+            inside_port,
+            range: PortRange { first, last },
+            is_block: false,
+            towards: None,
+        }
     }
 
     #[test]

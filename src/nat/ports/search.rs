@@ -1,9 +1,12 @@
 //! Looking for a port on one EIP: which ports may be taken, and in which order they are preferred.
 
 use super::{PortRequest, Ports, WORDS};
-use crate::base::owner::owner_of_port;
+use crate::base::owner::{PORT_GROUP, bucket_of_port, owner_of_port};
 use crate::policy::{Eip, PortRange};
 use crate::wire::protocol;
+
+/// In the place of an EIP of which no port was ever taken.
+pub(super) const UNUSED: usize = usize::MAX;
 
 /// One look for a port on one EIP.
 #[derive(Clone, Copy)]
@@ -38,6 +41,7 @@ impl Pass {
 
 impl PortRequest {
     /// The passes, each more permissive than the one before; the last one accepts all that is allowed.
+    #[inline]
     pub(super) fn passes(self) -> [Pass; 3] {
         let all = Pass { range: self.range, parity: None };
         // An ICMP identifier has neither a range nor a parity.
@@ -59,7 +63,9 @@ impl Search<'_> {
     fn is_in_share(&self, port: u16) -> bool {
         port != 0
             && self.request.range.contains(port)
-            && owner_of_port(port, self.ports.workers) == self.ports.worker.0
+            && (self.ports.workers == 1
+                || self.request.is_block
+                || owner_of_port(port, self.ports.workers) == self.ports.worker.0)
             && self.eip.forward(self.request.protocol, port).is_none()
     }
 
@@ -70,7 +76,8 @@ impl Search<'_> {
 
     /// Whether a port may be taken by an endpoint-dependent session, if it is free towards its peer.
     pub(super) fn allows_shared(&self, port: u16) -> bool {
-        match self.ports.shares.get(self.at * 65536 + usize::from(port)).copied().unwrap_or_default() {
+        let at = self.at.checked_mul(65536).and_then(|at| at.checked_add(port.into()));
+        match at.and_then(|at| self.ports.shares.get(at)).copied().unwrap_or_default() {
             0 => self.allows(port),
             shares => shares < u16::MAX && self.is_in_share(port),
         }
@@ -78,6 +85,9 @@ impl Search<'_> {
 
     /// The taken ports of a word, as bits.
     fn taken_in(&self, word: usize) -> u64 {
+        if self.at == UNUSED {
+            return 0;
+        }
         self.ports.bits.get(self.at * WORDS + word).copied().unwrap_or(u64::MAX)
     }
 
@@ -97,6 +107,19 @@ impl Search<'_> {
                 bits_from(start, unused).find(|bit| self.allows_shared((word * 64) as u16 + *bit as u16))
             })
         })
+    }
+
+    /// A random port of a pass in the worker's share, if chance wants it.
+    pub(super) fn guess(&self, pass: Pass, random: u64) -> Option<u16> {
+        let port = pass.guess(random)?;
+        if self.ports.workers == 1 || self.request.is_block {
+            return Some(port);
+        }
+        // The same place in a bucket of the worker's own nearby.
+        let bucket = bucket_of_port(port, self.ports.workers);
+        let own = bucket - bucket % u32::from(self.ports.workers) + u32::from(self.ports.worker.0);
+        let port = (u32::from(port) + (own << PORT_GROUP)).checked_sub(bucket << PORT_GROUP)?;
+        u16::try_from(port).ok().filter(|port| pass.range.contains(*port))
     }
 
     /// The first port that `choose` finds among those that a pass accepts, a word of them at a time, from a random word on.
@@ -134,7 +157,7 @@ impl Search<'_> {
         if high < first + 63 {
             free &= if high < first { 0 } else { u64::MAX >> (63 - (high - first)) };
         }
-        if self.ports.workers > 1 {
+        if self.ports.workers > 1 && !self.request.is_block {
             // Shares are groups of sixteen ports.
             for group in 0..4 {
                 let port = (first + group * 16) as u16;

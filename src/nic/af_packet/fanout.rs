@@ -3,7 +3,7 @@
 
 use libc::sock_filter;
 
-use crate::base::owner::MIX;
+use crate::base::owner::{PORT_GROUP, bucket_bits};
 
 /// How the frames of a port are spread over its queues.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,41 +81,56 @@ const fn jump(comparison: u32, k: u32, if_true: u8, if_false: u8) -> sock_filter
 // Offsets count from the network header: that is where a received packet starts for the kernel when it distributes it.
 
 fn inside_source(workers: u16) -> Vec<sock_filter> {
-    vec![
-        LOAD_ETHERTYPE,
-        jump(libc::BPF_JEQ, ETHERTYPE_IPV4, 0, 5),
-        instruction(LOAD_WORD, 12),
-        // `owner_of_host`
-        arithmetic(libc::BPF_MUL, MIX),
-        arithmetic(libc::BPF_RSH, 16),
+    let mut fold = vec![instruction(LOAD_WORD, 12)];
+    // `bucket_of_host`
+    let bits = bucket_bits(workers);
+    for shift in
+        std::iter::successors(Some(bits), |shift| Some(shift * 2)).take_while(|shift| *shift < u32::BITS)
+    {
+        fold.extend([
+            instruction(libc::BPF_MISC | libc::BPF_TAX, 0),
+            arithmetic(libc::BPF_RSH, shift),
+            instruction(libc::BPF_ALU | libc::BPF_XOR | libc::BPF_X, 0),
+        ]);
+    }
+    fold.extend(owner_of_bucket(workers));
+    let mut program = vec![LOAD_ETHERTYPE, jump(libc::BPF_JEQ, ETHERTYPE_IPV4, 0, fold.len() as u8)];
+    program.append(&mut fold);
+    program.push(instruction(RETURN, 0));
+    program
+}
+
+/// Answers the owner of the bucket in the low bits of A.
+fn owner_of_bucket(workers: u16) -> [sock_filter; 3] {
+    [
+        arithmetic(libc::BPF_AND, (1 << bucket_bits(workers)) - 1),
         arithmetic(libc::BPF_MOD, u32::from(workers)),
         instruction(RETURN_A, 0),
-        instruction(RETURN, 0),
     ]
 }
 
 fn outside_port(workers: u16) -> Vec<sock_filter> {
-    vec![
+    let mut program = vec![
         LOAD_ETHERTYPE,
-        jump(libc::BPF_JEQ, ETHERTYPE_IPV4, 0, 15),
+        jump(libc::BPF_JEQ, ETHERTYPE_IPV4, 0, 16),
         instruction(LOAD_HALF, 6),
-        jump(libc::BPF_JSET, FRAGMENT, 13, 0),
+        jump(libc::BPF_JSET, FRAGMENT, 14, 0),
         instruction(HEADER_LENGTH_TO_X, 0),
         instruction(LOAD_BYTE, 9),
         jump(libc::BPF_JEQ, TCP, 6, 0),
         jump(libc::BPF_JEQ, UDP, 5, 0),
-        jump(libc::BPF_JEQ, ICMP, 0, 8),
+        jump(libc::BPF_JEQ, ICMP, 0, 9),
         instruction(LOAD_BYTE_AT_X, 0),
-        jump(libc::BPF_JEQ, ICMP_ECHO_REPLY, 0, 6),
+        jump(libc::BPF_JEQ, ICMP_ECHO_REPLY, 0, 7),
         instruction(LOAD_HALF_AT_X, 4),
         instruction(libc::BPF_JMP | libc::BPF_JA, 1),
         instruction(LOAD_HALF_AT_X, 2),
-        // `owner_of_port`
-        arithmetic(libc::BPF_RSH, 4),
-        arithmetic(libc::BPF_MOD, u32::from(workers)),
-        instruction(RETURN_A, 0),
-        instruction(RETURN, 0),
-    ]
+        // `bucket_of_port`
+        arithmetic(libc::BPF_RSH, PORT_GROUP),
+    ];
+    program.extend(owner_of_bucket(workers));
+    program.push(instruction(RETURN, 0));
+    program
 }
 
 #[cfg(test)]
@@ -149,7 +164,12 @@ mod tests {
                     x = (packet[k as usize] & 0xf) as u32 * 4;
                     continue;
                 }
-                0x24 => Some(a.wrapping_mul(k)),
+                0x07 => {
+                    x = a;
+                    continue;
+                }
+                0xac => Some(a ^ x),
+                0x54 => Some(a & k),
                 0x74 => Some(a >> k),
                 0x94 => Some(a % k),
                 0x15 => {
@@ -182,7 +202,7 @@ mod tests {
 
     #[test]
     fn hosts_go_to_their_owners() {
-        for workers in [1, 2, 3, 8, 64] {
+        for workers in [1, 2, 3, 8, 64, 100] {
             let program = Steering::InsideSource.program(workers).unwrap();
             for host in 0..500_u32 {
                 let ip = 0x0a00_0000 + host * 77;
@@ -197,7 +217,7 @@ mod tests {
 
     #[test]
     fn ports_go_to_their_owners() {
-        for workers in [1, 2, 3, 8, 64] {
+        for workers in [1, 2, 3, 8, 64, 100] {
             let program = Steering::OutsidePort.program(workers).unwrap();
             for port in (0..=u16::MAX).step_by(7) {
                 let owner = u32::from(owner_of_port(port, workers));

@@ -126,6 +126,8 @@ pub fn open(
         index: port,
         info: PortInfo { device: name, mode, mac, mtu: mtu.min(most).try_into().unwrap_or(u16::MAX) },
         queues: opened.into_iter().map(|queue| Box::new(queue) as Box<dyn Queue>).collect(),
+        rss: None,
+        monitor: None,
         guard: Some(Box::new(guard)),
     })
 }

@@ -187,6 +187,8 @@ pub fn open(
         index: port,
         info: PortInfo { device: name, mode, mac, mtu },
         queues: opened.into_iter().map(|queue| Box::new(queue) as Box<dyn Queue>).collect(),
+        rss: None,
+        monitor: None,
         guard: Some(Box::new(guard)),
     })
 }

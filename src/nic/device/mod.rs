@@ -13,6 +13,8 @@ use sys::Request;
 const RX_VLAN: u32 = 1 << 8;
 /// `ETH_FLAG_LRO`: the device merges received TCP segments.
 const LRO: u32 = 1 << 15;
+/// `RXH_L4_B_0_1 | RXH_L4_B_2_3`: both ports are hashed.
+const HASH_PORTS: u64 = 1 << 6 | 1 << 7;
 
 /// Drivers whose frames may come from a kernel on the same machine, which leaves checksums to be finished later.
 const LOCAL_SENDERS: [&str; 13] = [
@@ -187,6 +189,23 @@ impl Device {
         // A `sockaddr_in`: family, port, address.
         let value = self.ask(libc::SIOCGIFADDR as libc::c_ulong).ok()?;
         Some(Ipv4Addr::new(value[4], value[5], value[6], value[7]))
+    }
+
+    /// Whether the kernel merges the TCP segments that the device receives (GRO); none if it does not say.
+    pub fn merges_in_kernel(&self) -> Option<bool> {
+        self.gro().ok()
+    }
+
+    /// Whether the device itself does (LRO); none if it does not say.
+    pub fn merges_in_device(&self) -> Option<bool> {
+        self.flags().ok().map(|flags| flags & LRO != 0)
+    }
+
+    /// Whether ports take part in how received UDP is distributed over the queues; none if the driver does not say.
+    pub fn hashes_udp_ports(&self) -> Option<bool> {
+        let mut hash = sys::FlowHash::udp4();
+        sys::ethtool(&self.socket, self.key, &mut hash).ok()?;
+        Some(hash.data & HASH_PORTS == HASH_PORTS)
     }
 
     fn gro(&self) -> io::Result<bool> {

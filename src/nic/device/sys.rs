@@ -76,6 +76,16 @@ pub(super) struct Value {
     pub(super) data: u32,
 }
 
+/// `struct ethtool_rxnfc`.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(super) struct FlowHash {
+    pub(super) command: Command,
+    flow: u32,
+    pub(super) data: u64,
+    rest: [u64; 22],
+}
+
 /// The number of an `ethtool` command. The field is private: a structure cannot be sent with another one's command.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(transparent)]
@@ -92,6 +102,13 @@ impl Channels {
     /// `ETHTOOL_GCHANNELS`
     pub(super) fn new() -> Self {
         Self { command: Command(0x3c), maxima: [0; 4], receive: 0, transmit: 0, other: 0, combined: 0 }
+    }
+}
+
+impl FlowHash {
+    /// `ETHTOOL_GRXFH` for `UDP_V4_FLOW`
+    pub(super) fn udp4() -> Self {
+        Self { command: Command(0x29), flow: 2, data: 0, rest: [0; 22] }
     }
 }
 
@@ -124,6 +141,10 @@ unsafe impl Ethtool for Channels {}
 // SAFETY: all of its commands read or write one `struct ethtool_value` of two words.
 unsafe impl Ethtool for Value {}
 
+// SAFETY: `ETHTOOL_GRXFH`, its only command, reads and writes at most one `struct ethtool_rxnfc` of 192 bytes, without rules.
+unsafe impl Ethtool for FlowHash {}
+
+const _: () = assert!(size_of::<FlowHash>() == 192);
 const _: () = assert!(size_of::<DriverInfo>() == 196 && size_of::<Channels>() == 36);
 
 /// Sends an `ethtool` request; the answer is in `data`.

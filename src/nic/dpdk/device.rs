@@ -47,6 +47,13 @@ impl DeviceName {
         arguments.split(',').find_map(|argument| argument.strip_prefix(key)?.strip_prefix('='))
     }
 
+    /// The kernel's device that a virtual one is laid upon. Others make one of that name, or mean something else by it.
+    pub(super) fn interface(&self) -> Option<&str> {
+        let is_upon =
+            ["net_af_packet", "net_af_xdp", "net_pcap"].iter().any(|driver| self.name().starts_with(driver));
+        self.argument("iface").filter(|_| is_upon)
+    }
+
     /// Whether DPDK may take it: what the kernel drives is the kernel's, except by drivers that share.
     pub(super) fn check(&self) -> io::Result<()> {
         let Self::Pci(address) = self else { return Ok(()) };
@@ -142,6 +149,10 @@ mod tests {
         assert_eq!(device.name(), "net_af_packet0");
         assert_eq!(device.argument("iface"), Some("eth0"));
         assert_eq!(device.argument("face"), None);
+        assert_eq!(device.interface(), Some("eth0"));
+        for text in ["net_tap0,iface=eth0", "net_vhost0,iface=/run/a.sock", "net_null0"] {
+            assert_eq!(DeviceName::parse(text).unwrap().interface(), None, "{text}");
+        }
         for text in ["eth0", "net_", "", "0000:03:00", "zz:00.0"] {
             assert!(
                 DeviceName::parse(text).unwrap_err().to_string().contains("neither a PCI address"),

@@ -61,12 +61,7 @@ pub(super) struct Eal {
 impl Eal {
     /// Starts DPDK with room for `bytes` of packet buffers, and on these PCI devices.
     pub(super) fn start(options: &Options, devices: &[DeviceName], bytes: usize) -> io::Result<Arc<Self>> {
-        let memory = options.memory.map_or(bytes + BESIDE, |mib| mib as usize * MIB);
-        let mut pages = pages(options.hugepages, memory, free_hugepages())?;
-        if STARTED.swap(true, Ordering::AcqRel) {
-            return Err(invalid("DPDK can be started only once in a process"));
-        }
-        sys::log_to_eal()?;
+        let (memory, mut pages) = begin(options, bytes)?;
         let mut started = initialise(arguments(options, devices, pages, memory, first_core()));
         if let Err(error) = &started
             && (options.hugepages, pages) == (Hugepages::Auto, Pages::Huge)
@@ -87,6 +82,17 @@ impl Drop for Eal {
     fn drop(&mut self) {
         sys::end();
     }
+}
+
+/// What comes before a start, with room for `bytes` of packet buffers: how many bytes of which pages DPDK will take.
+pub(super) fn begin(options: &Options, bytes: usize) -> io::Result<(usize, Pages)> {
+    let memory = options.memory.map_or(bytes + BESIDE, |mib| mib as usize * MIB);
+    let pages = pages(options.hugepages, memory, free_hugepages())?;
+    if STARTED.swap(true, Ordering::AcqRel) {
+        return Err(invalid("DPDK can be started only once in a process"));
+    }
+    sys::log_to_eal()?;
+    Ok((memory, pages))
 }
 
 /// Starts DPDK with these arguments.
@@ -165,19 +171,7 @@ fn arguments(
     // One thread of DPDK's own, which sleeps; the workers are the gateway's.
     let mut all =
         vec!["natgate".to_owned(), format!("--lcores=0@{core}"), "--file-prefix=natgate".to_owned()];
-    if pages == Pages::Small {
-        // Without files nobody else can take part, and without them two gateways do not meet.
-        all.extend(["--no-huge".to_owned(), "--no-shconf".to_owned()]);
-        all.push(format!("-m{}", memory.div_ceil(MIB)));
-    } else {
-        all.push("--in-memory".to_owned());
-        if options.memory.is_some() {
-            all.push(format!("-m{}", memory.div_ceil(MIB)));
-        }
-    }
-    if !options.telemetry {
-        all.push("--no-telemetry".to_owned());
-    }
+    all.extend(memory_arguments(options, devices, pages, memory));
     let before = all.len();
     for device in devices {
         if let DeviceName::Pci(address) = device {
@@ -188,6 +182,34 @@ fn arguments(
         all.push("--no-pci".to_owned());
     }
     all.extend(options.arguments.iter().cloned());
+    all
+}
+
+/// Those that say what memory DPDK takes and who may see it.
+pub(super) fn memory_arguments(
+    options: &Options,
+    devices: &[DeviceName],
+    pages: Pages,
+    memory: usize,
+) -> Vec<String> {
+    let mut all = Vec::new();
+    if pages == Pages::Small {
+        // Without files nobody else can take part, and without them two gateways do not meet.
+        all.extend(["--no-huge".to_owned(), "--no-shconf".to_owned()]);
+        all.push(format!("-m{}", memory.div_ceil(MIB)));
+    } else {
+        all.push("--in-memory".to_owned());
+        // It shares its memory with its peer, which takes only a few pieces.
+        if devices.iter().any(|device| device.name().starts_with("net_virtio_user")) {
+            all.push("--single-file-segments".to_owned());
+        }
+        if options.memory.is_some() {
+            all.push(format!("-m{}", memory.div_ceil(MIB)));
+        }
+    }
+    if !options.telemetry {
+        all.push("--no-telemetry".to_owned());
+    }
     all
 }
 
@@ -233,6 +255,9 @@ mod tests {
             text,
             "natgate --lcores=0@3 --file-prefix=natgate --no-huge --no-shconf -m70 --no-telemetry --no-pci --iova-mode=va"
         );
+        let shared = DeviceName::parse("net_virtio_user0,path=wan.sock").unwrap();
+        let text = arguments(&options, &[shared], Pages::Huge, 70 * MIB, 0).join(" ");
+        assert!(text.contains("--in-memory --single-file-segments"), "{text}");
         let real = DeviceName::parse("0000:03:00.1").unwrap();
         let options = Options { telemetry: true, ..Options::default() };
         let text = arguments(&options, &[real], Pages::Huge, 70 * MIB, 0).join(" ");

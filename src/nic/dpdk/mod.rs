@@ -10,6 +10,10 @@
 //!                      DPDK's pool <--groups of 64--> a worker's cache (drops, frames of the gateway's own)
 //! ```
 //!
+//! Which queue a frame comes to is the NIC's to say, by RSS. Where its key and its indirection table can be set, it says the owner
+//! of the packet's session; else its key and its table are read back, and external ports are chosen to suit them
+//! ([`rss`](crate::base::rss)).
+//!
 //! Each worker polls one queue of every port. Its thread is made known to DPDK when it polls for the first time, which gives it
 //! a cache of buffers in DPDK's pool.
 //!
@@ -25,9 +29,12 @@
 //!   tests, not for service.
 //! - A process that is a DPDK secondary of this one cannot attach, for the workers are no threads of DPDK's own.
 
+#[cfg(feature = "capsule")]
+pub mod capsule;
 mod device;
 mod eal;
 mod queue;
+mod rss;
 mod sys;
 
 use std::ffi::CString;
@@ -36,13 +43,16 @@ use std::sync::Arc;
 
 pub use eal::{Hugepages, Options};
 
+use super::af_packet::Steering;
 use super::device as kernel;
 use super::{Pool, Port, PortInfo, Queue};
 use crate::base::hugepage::Pages;
+use crate::base::rss::OwnedBy;
 use crate::base::{Checksum, PortIndex};
 use device::{DeviceName, invalid, why_no_port};
 use eal::{Eal, explained};
-use queue::{Device, DpdkQueue};
+use queue::{Device, DpdkQueue, Watched};
+use rss::Wish;
 use sys::{Facts, Lane, Mempool};
 
 /// Bytes in front of a received frame, as DPDK has them (`RTE_PKTMBUF_HEADROOM`).
@@ -117,14 +127,22 @@ impl Dpdk {
         &self.pool
     }
 
-    /// Opens a device with `queues` queues; `mtu` is what its interfaces need at most, if that is said.
+    /// Opens a device with `queues` queues; `mtu` is what its interfaces need at most, if that is said. A NIC with RSS is made
+    /// to do as `steering` says, if its key and its indirection table can be set.
     ///
     /// # Errors
     /// With a message for people: if there is no such device, it is the kernel's or another process has it; if it has too few
     /// queues, or does not take the MTU; and DPDK's own.
-    pub fn open(&self, device: &str, index: PortIndex, queues: usize, mtu: Option<u16>) -> io::Result<Port> {
+    pub fn open(
+        &self,
+        device: &str,
+        index: PortIndex,
+        queues: usize,
+        mtu: Option<u16>,
+        steering: Steering,
+    ) -> io::Result<Port> {
         let device = DeviceName::parse(device)?;
-        let guard = device.argument("iface").map(Guard::prepare).transpose()?;
+        let guard = device.interface().map(Guard::prepare).transpose()?;
         let port = take(&device)?;
         let mut facts = sys::facts(port).map_err(|error| context("it says nothing of itself", &error))?;
         let count = check_queues(&device, &facts, queues)?;
@@ -139,10 +157,17 @@ impl Dpdk {
         }
         // An MTU is raised and never lowered; that of a kernel device is not DPDK's to change.
         let raised = mtu.filter(|&mtu| mtu > facts.mtu && guard.is_none()).unwrap_or(0);
-        sys::start_port(port, &self.mempool, count, self.descriptors, raised, &mut facts)
+        let by = match steering {
+            Steering::FlowHash => None,
+            Steering::InsideSource => Some(OwnedBy::Source),
+            Steering::OutsidePort => Some(OwnedBy::DestinationPort),
+        };
+        let wish = Wish::new(by, count, &facts)?;
+        sys::start_port(port, &self.mempool, count, self.descriptors, raised, &wish.key, &mut facts)
             .map_err(|(step, error)| context(&format!("{step} fails"), &error))?;
         let shared = Arc::new(Device::new(port, count, &self.mempool));
-        if sys::link(port) == Some(false) {
+        let distribution = wish.settle(port, &facts);
+        if sys::speed(port) == Some(0) {
             log::warn!("{}: no link yet", device.name());
         }
         let driver = facts.driver();
@@ -154,11 +179,14 @@ impl Dpdk {
         });
         let info = PortInfo {
             device: device.name().to_owned(),
-            mode: mode(&driver, &facts, count),
+            mode: mode(&driver, &facts, count, distribution.describe()),
             mac: facts.mac,
             mtu: usize::from(facts.mtu).min(most) as u16,
         };
-        Ok(Port { index, info, queues: queues.collect(), guard: guard.map(|guard| Box::new(guard) as _) })
+        let (queues, rss) = (queues.collect(), distribution.rss());
+        let monitor = Box::new(Watched::new(&shared, distribution));
+        let guard = guard.map(|guard| Box::new(guard) as _);
+        Ok(Port { index, info, queues, rss, monitor: Some(monitor), guard })
     }
 }
 
@@ -220,7 +248,7 @@ fn check_queues(device: &DeviceName, facts: &Facts, queues: usize) -> io::Result
     )))
 }
 
-fn mode(driver: &str, facts: &Facts, queues: u16) -> String {
+fn mode(driver: &str, facts: &Facts, queues: u16, distribution: &str) -> String {
     let plural = if queues == 1 { "" } else { "s" };
     let mut mode = format!(
         "dpdk, {driver}, {queues} queue{plural}, rings of {} and {}",
@@ -229,8 +257,9 @@ fn mode(driver: &str, facts: &Facts, queues: u16) -> String {
     if facts.checksums {
         mode.push_str(", it verifies checksums");
     }
-    if queues > 1 {
-        mode.push_str(if facts.hashes { ", it distributes by RSS" } else { ", it has no RSS" });
+    if queues > 1 && !distribution.is_empty() {
+        mode.push_str(", ");
+        mode.push_str(distribution);
     }
     mode
 }

@@ -1,11 +1,12 @@
 //! One receive and transmit queue of a port, and the port that all of them share.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use super::rss::Distribution;
 use super::sys::{self, Lane, Mempool};
 use crate::base::{Checksum, PortIndex};
-use crate::nic::{Burst, Cache, PortCounters, Queue};
+use crate::nic::{Burst, Cache, Monitor, PortCounters, Queue};
 
 /// Frames that a queue is drained of at most when its port is closed: more than any ring has entries.
 const MOST_DRAINED: usize = 1 << 17;
@@ -16,12 +17,14 @@ pub(super) struct Device {
     port: u16,
     queues: u16,
     is_stopped: bool,
+    /// Held by whoever reads its counters: some drivers add up registers that reading clears.
+    reading: Mutex<()>,
     _mempool: Arc<Mempool>,
 }
 
 impl Device {
     pub(super) fn new(port: u16, queues: u16, mempool: &Arc<Mempool>) -> Self {
-        Self { port, queues, is_stopped: false, _mempool: Arc::clone(mempool) }
+        Self { port, queues, is_stopped: false, reading: Mutex::default(), _mempool: Arc::clone(mempool) }
     }
 
     fn stop(&mut self) -> io::Result<()> {
@@ -39,6 +42,35 @@ impl Drop for Device {
         if let Err(error) = self.stop() {
             log::warn!("a DPDK port could not be closed: {error}");
         }
+    }
+}
+
+/// The port as management sees it, which does not keep it from being closed.
+#[derive(Debug)]
+pub(super) struct Watched {
+    device: Weak<Device>,
+    distribution: Distribution,
+}
+
+impl Watched {
+    pub(super) fn new(device: &Arc<Device>, distribution: Distribution) -> Self {
+        Self { device: Arc::downgrade(device), distribution }
+    }
+}
+
+impl Monitor for Watched {
+    fn link(&self) -> Option<u32> {
+        sys::speed(self.device.upgrade()?.port)
+    }
+
+    fn statistics(&self) -> Vec<(String, u64)> {
+        let Some(device) = self.device.upgrade() else { return Vec::new() };
+        let _reading = device.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        sys::statistics(device.port).unwrap_or_default()
+    }
+
+    fn restore(&self) -> Option<String> {
+        self.distribution.restore(self.device.upgrade()?.port)
     }
 }
 
@@ -69,8 +101,8 @@ pub(super) struct DpdkQueue {
     index: PortIndex,
     /// What is known of a checksum of which the port says nothing.
     unverified: Checksum,
-    /// The port whose counters it reports: the first queue does it for all.
-    counted: Option<u16>,
+    /// Whether it reports the port's counters: the first queue does it for all.
+    is_first: bool,
     is_known: bool,
     refused: u64,
     last: PortCounters,
@@ -86,7 +118,7 @@ impl DpdkQueue {
     ) -> Self {
         Self {
             lane: Some(lane),
-            counted: is_first.then_some(device.port),
+            is_first,
             device: Some(Arc::clone(device)),
             index,
             unverified,
@@ -111,8 +143,10 @@ impl Queue for DpdkQueue {
     }
 
     fn counters(&mut self) -> PortCounters {
-        if let Some(port) = self.counted.filter(|_| self.lane.is_some())
-            && let Ok([rx_missed, rx_errors, tx_errors]) = sys::counters(port)
+        // While management reads them, they are what they were.
+        if let Some(device) = self.device.as_ref().filter(|_| self.is_first && self.lane.is_some())
+            && let Ok(_reading) = device.reading.try_lock()
+            && let Ok([rx_missed, rx_errors, tx_errors]) = sys::counters(device.port)
         {
             self.last = PortCounters { rx_missed, rx_errors, tx_errors };
         }

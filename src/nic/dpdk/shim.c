@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <rte_eal.h>
@@ -232,6 +233,9 @@ struct wish {
 	uint16_t descriptors;
 	/* Zero: as the port is. */
 	uint16_t mtu;
+	/* The key of its hash; none if it does not hash. */
+	uint8_t *key;
+	uint8_t key_length;
 };
 
 struct port {
@@ -247,12 +251,17 @@ struct port {
 	uint8_t checksums;
 	uint8_t hashes;
 	uint8_t fast_free;
+	/* Bytes of the key of its hash, and entries of its indirection table; zero if it does not say. */
+	uint8_t key_length;
+	uint16_t table_length;
 	char driver[32];
 };
 
 #define RX_CHECKSUMS (RTE_ETH_RX_OFFLOAD_UDP_CKSUM | RTE_ETH_RX_OFFLOAD_TCP_CKSUM)
 #define HASHED (RTE_ETH_RSS_IPV4 | RTE_ETH_RSS_FRAG_IPV4 | RTE_ETH_RSS_NONFRAG_IPV4_TCP | \
 		RTE_ETH_RSS_NONFRAG_IPV4_UDP | RTE_ETH_RSS_NONFRAG_IPV4_OTHER)
+/* What must be hashed with its ports. */
+#define FLOWS (RTE_ETH_RSS_NONFRAG_IPV4_TCP | RTE_ETH_RSS_NONFRAG_IPV4_UDP)
 
 /* What a port is and can. */
 int natgate_dpdk_port(uint16_t id, struct port *port)
@@ -267,6 +276,9 @@ int natgate_dpdk_port(uint16_t id, struct port *port)
 	port->transmit_queues = info.max_tx_queues;
 	port->node = rte_eth_dev_socket_id(id);
 	port->interface = info.if_index;
+	port->hashes = (info.flow_type_rss_offloads & FLOWS) == FLOWS;
+	port->key_length = info.hash_key_size;
+	port->table_length = info.reta_size;
 	snprintf(port->driver, sizeof(port->driver), "%s", info.driver_name ? info.driver_name : "");
 	error = rte_eth_macaddr_get(id, (struct rte_ether_addr *)port->mac);
 	return error != 0 ? error : rte_eth_dev_get_mtu(id, &port->mtu);
@@ -290,7 +302,8 @@ int natgate_dpdk_start(uint16_t id, const struct wish *wish, struct port *port, 
 	if (wish->queues > 1 && (info.flow_type_rss_offloads & HASHED) != 0) {
 		conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
 		conf.rx_adv_conf.rss_conf.rss_hf = info.flow_type_rss_offloads & HASHED;
-		port->hashes = 1;
+		conf.rx_adv_conf.rss_conf.rss_key = wish->key;
+		conf.rx_adv_conf.rss_conf.rss_key_len = wish->key_length;
 	}
 	/* Every frame comes from the one pool, in one segment with one reference. */
 	conf.txmode.offloads = info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE;
@@ -300,6 +313,12 @@ int natgate_dpdk_start(uint16_t id, const struct wish *wish, struct port *port, 
 
 	*step = "setting it up";
 	error = rte_eth_dev_configure(id, wish->queues, wish->queues, &conf);
+	if (error != 0 && wish->key != NULL) {
+		/* It may have a key of its own, that it keeps. */
+		conf.rx_adv_conf.rss_conf.rss_key = NULL;
+		conf.rx_adv_conf.rss_conf.rss_key_len = 0;
+		error = rte_eth_dev_configure(id, wish->queues, wish->queues, &conf);
+	}
 	if (error != 0)
 		return error;
 	*step = "choosing the length of its rings";
@@ -335,13 +354,108 @@ int natgate_dpdk_start(uint16_t id, const struct wish *wish, struct port *port, 
 	return 0;
 }
 
-/* Whether the link is up; negative where the port does not say. */
-int natgate_dpdk_link(uint16_t id)
+/* ---- Distribution over queues ---- */
+
+#define MOST_KEY 64
+#define MOST_TABLE RTE_ETH_RSS_RETA_SIZE_512 * 8
+
+/* The key of a started port's hash, with room for MOST_KEY bytes; negative also if it does not hash TCP and UDP by their ports. */
+int natgate_dpdk_key(uint16_t id, uint8_t *key, uint8_t *length)
+{
+	struct rte_eth_dev_info info;
+	struct rte_eth_rss_conf conf;
+	int error = rte_eth_dev_info_get(id, &info);
+
+	if (error != 0)
+		return error;
+	memset(&conf, 0, sizeof(conf));
+	memset(key, 0, MOST_KEY);
+	conf.rss_key = key;
+	conf.rss_key_len = info.hash_key_size != 0 ? RTE_MIN(info.hash_key_size, MOST_KEY) : 40;
+	error = rte_eth_dev_rss_hash_conf_get(id, &conf);
+	if (error != 0)
+		return error;
+	if ((conf.rss_hf & FLOWS) != FLOWS)
+		return -ENOTSUP;
+	*length = RTE_MIN(conf.rss_key_len, MOST_KEY);
+	return *length != 0 ? 0 : -ENOTSUP;
+}
+
+int natgate_dpdk_set_key(uint16_t id, uint8_t *key, uint8_t length)
+{
+	struct rte_eth_dev_info info;
+	struct rte_eth_rss_conf conf;
+	int error = rte_eth_dev_info_get(id, &info);
+
+	if (error != 0)
+		return error;
+	memset(&conf, 0, sizeof(conf));
+	conf.rss_key = key;
+	conf.rss_key_len = length;
+	conf.rss_hf = info.flow_type_rss_offloads & HASHED;
+	return rte_eth_dev_rss_hash_update(id, &conf);
+}
+
+/* Writes (or reads) the queue of each entry of the indirection table. */
+int natgate_dpdk_table(uint16_t id, uint16_t *queues, uint16_t length, int write)
+{
+	struct rte_eth_rss_reta_entry64 table[MOST_TABLE / RTE_ETH_RETA_GROUP_SIZE];
+	int error;
+
+	if (length == 0 || length > MOST_TABLE)
+		return -ENOTSUP;
+	memset(table, 0, sizeof(table));
+	for (uint16_t i = 0; i < length; i++) {
+		struct rte_eth_rss_reta_entry64 *group = &table[i / RTE_ETH_RETA_GROUP_SIZE];
+
+		group->mask |= RTE_BIT64(i % RTE_ETH_RETA_GROUP_SIZE);
+		group->reta[i % RTE_ETH_RETA_GROUP_SIZE] = queues[i];
+	}
+	if (write)
+		return rte_eth_dev_rss_reta_update(id, table, length);
+	error = rte_eth_dev_rss_reta_query(id, table, length);
+	for (uint16_t i = 0; error == 0 && i < length; i++)
+		queues[i] = table[i / RTE_ETH_RETA_GROUP_SIZE].reta[i % RTE_ETH_RETA_GROUP_SIZE];
+	return error;
+}
+
+/* ---- What a port says of itself ---- */
+
+/*
+ * Calls the function with the name and the value of each of the port's own counters that is not zero. The names do not last.
+ */
+int natgate_dpdk_statistics(uint16_t id, void (*tell)(void *, const char *, uint64_t), void *whom)
+{
+	int count = rte_eth_xstats_get(id, NULL, 0), known;
+	struct rte_eth_xstat_name *names;
+	struct rte_eth_xstat *values;
+
+	if (count <= 0)
+		return count;
+	names = calloc(count, sizeof(*names));
+	values = calloc(count, sizeof(*values));
+	known = names != NULL && values != NULL ? rte_eth_xstats_get_names(id, names, count) : -ENOMEM;
+	if (known >= 0)
+		known = RTE_MIN(RTE_MIN(known, rte_eth_xstats_get(id, values, count)), count);
+	for (int i = 0; i < known; i++)
+		if (values[i].id < (uint64_t)count && values[i].value != 0) {
+			names[values[i].id].name[RTE_ETH_XSTATS_NAME_SIZE - 1] = '\0';
+			tell(whom, names[values[i].id].name, values[i].value);
+		}
+	free(names);
+	free(values);
+	return known < 0 ? known : 0;
+}
+
+/* The speed of the link in Mbit/s if it is up, zero if it is down; negative where the port does not say. */
+int64_t natgate_dpdk_speed(uint16_t id)
 {
 	struct rte_eth_link link;
 	int error = rte_eth_link_get_nowait(id, &link);
 
-	return error != 0 ? error : link.link_status == RTE_ETH_LINK_UP;
+	if (error != 0)
+		return error;
+	return link.link_status == RTE_ETH_LINK_UP ? (int64_t)RTE_MAX(link.link_speed, 1u) : 0;
 }
 
 /* Frames that the port missed, refused, and could not send. */

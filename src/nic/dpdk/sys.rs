@@ -40,6 +40,8 @@ struct RawWish {
     queues: u16,
     descriptors: u16,
     mtu: u16,
+    key: *const u8,
+    key_length: u8,
 }
 
 /// What a port is and can.
@@ -61,10 +63,14 @@ pub(super) struct Facts {
     pub(super) interface: u32,
     /// Whether it verifies transport checksums.
     pub(super) checksums: bool,
-    /// Whether it distributes frames over its queues by a hash of the flow.
+    /// Whether it can distribute TCP and UDP over its queues by a hash of addresses and ports.
     pub(super) hashes: bool,
     /// Whether it gives buffers back without looking at them.
     pub(super) fast_free: bool,
+    /// Bytes of the key of its hash; zero if it does not say.
+    pub(super) key_length: u8,
+    /// Entries of its indirection table; zero if it has none.
+    pub(super) table_length: u16,
     driver: [c_char; 32],
 }
 
@@ -117,7 +123,15 @@ unsafe extern "C" {
         facts: *mut Facts,
         step: *mut *const c_char,
     ) -> c_int;
-    fn natgate_dpdk_link(port: u16) -> c_int;
+    fn natgate_dpdk_key(port: u16, key: *mut u8, length: *mut u8) -> c_int;
+    fn natgate_dpdk_set_key(port: u16, key: *const u8, length: u8) -> c_int;
+    fn natgate_dpdk_table(port: u16, queues: *mut u16, length: u16, write: c_int) -> c_int;
+    fn natgate_dpdk_statistics(
+        port: u16,
+        tell: extern "C" fn(*mut c_void, *const c_char, u64),
+        whom: *mut c_void,
+    ) -> c_int;
+    fn natgate_dpdk_speed(port: u16) -> i64;
     fn natgate_dpdk_counters(port: u16, missed: *mut u64, refused: *mut u64, unsent: *mut u64) -> c_int;
 }
 
@@ -208,6 +222,8 @@ pub(super) fn facts(port: u16) -> io::Result<Facts> {
         checksums: false,
         hashes: false,
         fast_free: false,
+        key_length: 0,
+        table_length: 0,
         driver: [0; 32],
     };
     // SAFETY: writes the one structure; its truth values are 0 or 1.
@@ -215,17 +231,20 @@ pub(super) fn facts(port: u16) -> io::Result<Facts> {
     Ok(facts)
 }
 
-/// Sets a port up with `queues` queues of each kind and starts it; `mtu` zero leaves its MTU as it is. The error says
-/// what failed.
+/// Sets a port up with `queues` queues of each kind and starts it; `mtu` zero leaves its MTU as it is, and an empty key that of
+/// its hash. The error says what failed.
 pub(super) fn start_port(
     port: u16,
     pool: &Mempool,
     queues: u16,
     descriptors: u16,
     mtu: u16,
+    key: &[u8],
     facts: &mut Facts,
 ) -> Result<(), (String, io::Error)> {
-    let wish = RawWish { pool: pool.pool.as_ptr(), queues, descriptors, mtu };
+    let key_length = key.len().min(MOST_KEY) as u8;
+    let key = if key.is_empty() { std::ptr::null() } else { key.as_ptr() };
+    let wish = RawWish { pool: pool.pool.as_ptr(), queues, descriptors, mtu, key, key_length };
     let mut step = c"".as_ptr();
     // SAFETY: reads the one structure, writes the others; the pool lives as long as the port (`Device` holds it).
     let result = unsafe { natgate_dpdk_start(port, &raw const wish, facts, &raw mut step) };
@@ -236,11 +255,58 @@ pub(super) fn start_port(
     })
 }
 
-/// Whether a port's link is up, if it says so.
-pub(super) fn link(port: u16) -> Option<bool> {
+/// The speed of a port's link in Mbit/s, which is zero if it is down; if it says so.
+pub(super) fn speed(port: u16) -> Option<u32> {
     // SAFETY: takes a number, which DPDK checks.
-    let up = unsafe { natgate_dpdk_link(port) };
-    (up >= 0).then_some(up == 1)
+    let speed = unsafe { natgate_dpdk_speed(port) };
+    u32::try_from(speed).ok()
+}
+
+/// The most bytes of a key that the shim takes.
+const MOST_KEY: usize = 64;
+
+/// The key of the hash by which a port distributes TCP and UDP.
+pub(super) fn key(port: u16) -> io::Result<Vec<u8>> {
+    let (mut key, mut length) = ([0; MOST_KEY], 0);
+    // SAFETY: writes so many bytes at the most, and their number.
+    outcome(unsafe { natgate_dpdk_key(port, key.as_mut_ptr(), &raw mut length) })?;
+    Ok(key[..usize::from(length).min(MOST_KEY)].to_vec())
+}
+
+/// Gives a port another key.
+pub(super) fn set_key(port: u16, key: &[u8]) -> io::Result<()> {
+    // SAFETY: reads so many bytes, of which a driver keeps a copy.
+    outcome(unsafe { natgate_dpdk_set_key(port, key.as_ptr(), key.len().min(MOST_KEY) as u8) })
+}
+
+/// A port's indirection table, which has so many entries.
+pub(super) fn table(port: u16, length: u16) -> io::Result<Vec<u16>> {
+    let mut queues = vec![0; usize::from(length)];
+    // SAFETY: writes so many numbers.
+    outcome(unsafe { natgate_dpdk_table(port, queues.as_mut_ptr(), length, 0) })?;
+    Ok(queues)
+}
+
+/// Gives a port another indirection table.
+pub(super) fn set_table(port: u16, queues: &[u16]) -> io::Result<()> {
+    let length = u16::try_from(queues.len()).map_err(io::Error::other)?;
+    // SAFETY: reads so many numbers, and writes none of them.
+    outcome(unsafe { natgate_dpdk_table(port, queues.as_ptr().cast_mut(), length, 1) })
+}
+
+/// The port's own counters that are not zero, by its own names.
+pub(super) fn statistics(port: u16) -> io::Result<Vec<(String, u64)>> {
+    extern "C" fn tell(whom: *mut c_void, name: *const c_char, value: u64) {
+        // SAFETY: the list below, which nobody else has during the call.
+        let list = unsafe { &mut *whom.cast::<Vec<(String, u64)>>() };
+        // SAFETY: a C string that lasts as long as this call.
+        let name = unsafe { CStr::from_ptr(name) };
+        list.push((name.to_string_lossy().into_owned(), value));
+    }
+    let mut list: Vec<(String, u64)> = Vec::new();
+    // SAFETY: calls the function with the list, and does not keep it.
+    outcome(unsafe { natgate_dpdk_statistics(port, tell, (&raw mut list).cast()) })?;
+    Ok(list)
 }
 
 /// Frames that a port missed, refused, and could not send.

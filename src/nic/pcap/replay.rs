@@ -86,6 +86,8 @@ impl Replay {
             index: port,
             info: PortInfo { device, mode, mac: options.mac, mtu: options.mtu },
             queues: (0..queues).map(queue).collect(),
+            rss: None,
+            monitor: None,
             guard: None,
         })
     }

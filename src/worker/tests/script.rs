@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crossbeam::queue::ArrayQueue;
 
 use crate::base::{DropReason, InterfaceIndex, Moment, PortIndex, WorkerIndex};
-use crate::nat::{Counters, EngineConfig, Exit, NeighbourFact, Output, Verdict};
+use crate::nat::{Counters, EngineConfig, Estate, Exit, NeighbourFact, Output, Verdict};
 use crate::nic::{Burst, Cache, Frame, Pool, Port, PortCounters, PortInfo, Queue};
 use crate::policy::Snapshot;
 use crate::wire::{Arrival, Packet};
@@ -115,6 +115,10 @@ impl Process for Script {
         self.learned.push(fact);
     }
 
+    fn inherit(&mut self, estate: Estate) {
+        self.counters = estate.counters;
+    }
+
     fn undo(&mut self, verdict: Verdict, reason: DropReason) {
         match verdict {
             Verdict::Send { .. } => self.counters.forwarded -= 1,
@@ -124,7 +128,7 @@ impl Process for Script {
         self.counters.drop(reason);
     }
 
-    fn answer(&mut self, _: &mut Command, _: &Snapshot, _: Moment) -> bool {
+    fn answer(&mut self, _: &mut Command, _: &Snapshot, _: Moment, _: &mut Output) -> bool {
         true
     }
 
@@ -238,6 +242,8 @@ pub(super) fn parts(workers: u16, ports: u16, slots: usize, depth: usize, ring: 
                     .iter()
                     .map(|of_worker| Box::new(of_worker[usize::from(index)].clone()) as Box<dyn Queue>)
                     .collect(),
+                rss: None,
+                monitor: None,
                 guard: None,
             })
             .collect(),

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use super::script::{CONSUME, HAND, PANIC, Parts, SEND, Script, parts};
 use crate::base::time::Clock;
-use crate::worker::{Gateway, Idle, LaunchError, Running, Threads};
+use crate::nic::Crew;
+use crate::worker::{Gateway, Idle, LaunchError, OnDeath, Running, Threads};
 
 fn launch(parts: Parts, idle: Idle) -> (Running<Script>, Vec<Vec<super::script::Cable>>, crate::nic::Cache) {
-    let threads = Threads { cores: None, idle, clock: Clock::start() };
+    let threads = Threads { cores: None, idle, clock: Clock::start(), on_death: OnDeath::default() };
     (Gateway::launch_with(parts.setup, threads).unwrap(), parts.cables, parts.cache)
 }
 
@@ -107,7 +108,9 @@ fn publication_is_acknowledged_idle_and_busy() {
 
 #[test]
 fn a_dead_worker_is_noticed() {
-    let (gateway, cables, mut cache) = launch(parts(2, 1, 1024, 64, 64), Idle::Sleep);
+    let threads = Threads { cores: None, idle: Idle::Sleep, clock: Clock::start(), on_death: OnDeath::Mourn };
+    let Parts { setup, cables, mut cache, .. } = parts(2, 1, 1024, 64, 64);
+    let gateway = Gateway::launch_with::<Script>(setup, threads).unwrap();
     cables[1][0].send(&mut cache, &[PANIC, 0]);
     wait("it is noticed", || gateway.check().is_err());
     let died = gateway.check().unwrap_err();
@@ -121,8 +124,57 @@ fn a_dead_worker_is_noticed() {
 }
 
 #[test]
+fn workers_work_on_the_threads_of_a_back_end() {
+    let threads =
+        || Threads { cores: None, idle: Idle::Sleep, clock: Clock::start(), on_death: OnDeath::Restart };
+    let (crew, work) = Crew::new(2);
+    let serve = |work: std::sync::mpsc::Receiver<crate::nic::crew::Work>| {
+        let serve = move || {
+            let mut work = work.recv().expect("work");
+            while work().is_continue() {}
+        };
+        std::thread::spawn(serve)
+    };
+    let serving: Vec<_> = work.into_iter().map(serve).collect();
+    let Parts { setup, cables, mut cache, .. } = parts(2, 1, 4096, 1024, 64);
+    let gateway = Gateway::launch_on::<Script>(setup, threads(), Some(crew)).unwrap();
+    let mut came = 0;
+    for round in 1..=20 {
+        for _ in 0..50 {
+            cables[0][0].send(&mut cache, &[HAND, 1, 0, SEND, 0, 0]);
+        }
+        wait("the frames come out", || {
+            came += cables[1][0].drain(&mut cache);
+            came == round * 50
+        });
+    }
+    // One that dies works on, where it was.
+    cables[0][0].send(&mut cache, &[PANIC, 0]);
+    wait("it is noticed", || !gateway.incidents().is_empty());
+    cables[0][0].send(&mut cache, &[SEND, 0, 0]);
+    wait("the frame comes out", || cables[0][0].drain(&mut cache) == 1);
+    gateway.check().unwrap();
+    let ending = gateway.stop();
+    assert_eq!((ending.workers.len(), ending.missing_slots), (2, cache.len()));
+    super::super::finish::conservation(&ending.workers, 0).unwrap();
+    for thread in serving {
+        thread.join().unwrap();
+    }
+
+    let (too_small, _work) = Crew::new(1);
+    let setup = parts(2, 1, 256, 8, 8).setup;
+    let error = Gateway::launch_on::<Script>(setup, threads(), Some(too_small)).unwrap_err();
+    assert!(error.to_string().contains("work for 2 of the back end's 1 threads"), "{error}");
+}
+
+#[test]
 fn a_core_that_does_not_exist_is_an_error() {
-    let threads = |cores| Threads { cores: Some(cores), idle: Idle::Sleep, clock: Clock::start() };
+    let threads = |cores| Threads {
+        cores: Some(cores),
+        idle: Idle::Sleep,
+        clock: Clock::start(),
+        on_death: OnDeath::default(),
+    };
     let result = Gateway::launch_with::<Script>(parts(2, 1, 256, 8, 8).setup, threads(vec![0, 1000]));
     assert!(matches!(result.unwrap_err(), LaunchError::Pin { core: 1000, .. }));
     let result = Gateway::launch_with::<Script>(parts(2, 1, 256, 8, 8).setup, threads(vec![0]));
