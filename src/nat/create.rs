@@ -291,16 +291,19 @@ impl Engine {
                     .fixed(key.source)
                     .is_some_and(|(_, range)| self.ports.has_free(eip, in_block(range))),
                 Allocation::Blocks { per_host, .. } => {
+                    let Some(blocks) = entry.blocks() else { return false };
+                    // As in `take_in_blocks`: those on an EIP of another entry do not count.
+                    let elsewhere = row.map(|row| EipIndex(row.eip)).filter(|at| *at != eip.index);
                     let chain = row.map_or(0, |row| row.blocks);
+                    if chain != 0 && elsewhere.is_some_and(|at| entry.member(at).is_some()) {
+                        return false;
+                    }
+                    let chain = if elsewhere.is_some() { 0 } else { chain };
                     let mut has = 0;
-                    self.port_blocks
-                        .chain(eip.index, chain)
-                        .inspect(|_| has += 1)
-                        .any(|block| self.ports.has_free(eip, in_block(block.ports)))
-                        || has < per_host
-                            && entry.blocks().is_some_and(|blocks| {
-                                self.port_blocks.has_free(eip.index, blocks, (self.worker.0, self.workers))
-                            })
+                    self.port_blocks.chain(eip.index, chain).inspect(|_| has += 1).any(|block| {
+                        blocks.has(block.ports) && self.ports.has_free(eip, in_block(block.ports))
+                    }) || has < per_host
+                        && self.port_blocks.has_free(eip.index, blocks, (self.worker.0, self.workers))
                 }
             }
         })
@@ -333,9 +336,10 @@ impl Engine {
         for block in self.port_blocks.chain(eip.index, row.blocks) {
             has += 1;
             // One of an earlier configuration may lie across those of the present one.
-            let is_current = blocks.number(block.ports.first).map(|n| blocks.range(n)) == Some(block.ports);
             let request = PortRequest { range: block.ports, is_block: true, ..request };
-            if is_current && let Some(port) = self.ports.take(eip, request) {
+            if blocks.has(block.ports)
+                && let Some(port) = self.ports.take(eip, request)
+            {
                 return Some(port);
             }
         }

@@ -84,7 +84,8 @@ impl Engine {
     }
 
     /// The half-open connection that gives way to a new session, which was refused for this reason: for a table without room the oldest
-    /// of all; for a quota or a limit one of the same host or gateway, only in favour of another connection, and never in vain.
+    /// of all; for a quota or a limit one of the same host or gateway, only in favour of another
+    /// connection, and not where one session less would not be enough.
     pub(super) fn gives_way(
         &self,
         entry: &SnatEntry,

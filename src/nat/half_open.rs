@@ -1,4 +1,4 @@
-//! TCP connections of which one side's SYN was seen and the other's not, the oldest first. They may have half of the session
+//! TCP connections that are not open as far as was seen, because one side's SYN is missing, the oldest first. They may have half of the session
 //! table, and where there is no room they are the first to go: a flood of SYN segments (RFC 4987) takes nothing from connections that
 //! are established.
 

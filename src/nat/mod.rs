@@ -72,6 +72,8 @@ pub use estate::Estate;
 pub use events::{Ending, Event};
 pub use output::{BATCH, Emission, Exit, NeighbourFact, Output, Verdict};
 pub use ports::{Destination, Distributions, PortsRow};
-pub use query::{Explanation, Fate, Question, SessionCursor, SessionFilter, SessionRow, SessionState, Step};
+pub use query::{
+    Explanation, Fate, PortsCursor, Question, SessionCursor, SessionFilter, SessionRow, SessionState, Step,
+};
 pub use trace::{TraceFilter, TraceRecord};
 pub use usage::{Usage, UsageKind};

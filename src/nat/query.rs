@@ -118,17 +118,9 @@ impl SessionFilter {
 impl Engine {
     /// Continues a listing of EIPs of which ports, or blocks of them, are taken: appends rows within the capacity of `rows`, and
     /// says whether it has come to the end.
-    pub fn list_ports(&self, cursor: &mut u32, rows: &mut Vec<PortsRow>) -> bool {
-        for row in self.ports.rows().chain(self.port_blocks.rows()).skip(*cursor as usize) {
-            if rows.len() == rows.capacity() {
-                return false;
-            }
-            *cursor += 1;
-            if row.taken > 0 {
-                rows.push(row);
-            }
-        }
-        true
+    pub fn list_ports(&self, cursor: &mut PortsCursor, rows: &mut Vec<PortsRow>) -> bool {
+        continue_listing(self.ports.rows(), &mut cursor.ports, rows)
+            && continue_listing(self.port_blocks.rows(), &mut cursor.blocks, rows)
     }
 
     /// Destinations to which nearly all ports of an EIP are in use by endpoint-dependent sessions, with how many are: a few of them.
@@ -138,7 +130,28 @@ impl Engine {
     }
 }
 
-/// How far a listing has come.
+/// How far a listing of ports, and of blocks of them, has come. Both grow meanwhile.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortsCursor {
+    ports: usize,
+    blocks: usize,
+}
+
+/// Appends those of which some are taken, from a place on, within the capacity of `rows`; says whether it has come to the end.
+fn continue_listing(all: impl Iterator<Item = PortsRow>, next: &mut usize, rows: &mut Vec<PortsRow>) -> bool {
+    for row in all.skip(*next) {
+        if rows.len() == rows.capacity() {
+            return false;
+        }
+        *next += 1;
+        if row.taken > 0 {
+            rows.push(row);
+        }
+    }
+    true
+}
+
+/// How far a listing of sessions has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SessionCursor(u32);
 

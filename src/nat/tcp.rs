@@ -1,6 +1,6 @@
 //! The state of a TCP connection, as far as a NAT must follow it (RFC 5382 §5, RFC 7857 §2).
 //!
-//! Six bits record which flags were seen from which side. A connection is *established*, with the long timeout, when both
+//! Five bits record which flags were seen from which side; two more say what else is to be known of a connection. A connection is *established*, with the long timeout, when both
 //! sides have sent SYN and not yet both sent FIN and no RST stands; else it is *transitory*.
 
 use crate::wire::datagram::tcp_flags::{ACK, FIN, RST, SYN};
@@ -66,7 +66,7 @@ pub const fn is_over(bits: u8) -> bool {
     matches!(state(bits), TcpState::Closed | TcpState::Reset)
 }
 
-/// Whether one side's SYN was seen and the other's never, whatever came since.
+/// Whether something was seen of the connection, but not the SYN of both sides, whatever came since.
 pub const fn is_half_open(bits: u8) -> bool {
     bits & !LOOKED_INTO != 0 && bits & (SYN_OUT | SYN_IN) != SYN_OUT | SYN_IN
 }

@@ -69,6 +69,11 @@ impl Blocks {
         let number = port.checked_sub(self.first)?.checked_div(self.size)?;
         (number < self.count).then_some(number)
     }
+
+    /// Whether these ports are one of the blocks.
+    pub fn has(self, ports: PortRange) -> bool {
+        self.number(ports.first).is_some_and(|number| self.range(number) == ports)
+    }
 }
 
 impl SnatEntry {

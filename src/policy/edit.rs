@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use crate::base::{EipIndex, EntryId, Generation, PlanIndex, VpcIndex};
 use crate::policy::snapshot::{Addresses, Announcement, SnatTable, host_key};
-use crate::policy::{Allocation, Eip, Gateway, Host, Leaving, Limiter, Mark, Snapshot, Topology};
+use crate::policy::{
+    Allocation, Eip, Gateway, Host, Leaving, Limiter, Lpm, Mark, Prefix, Snapshot, SnatEntry, Topology,
+};
 
 /// The next snapshot while it is being made. What is not changed is shared with the one before; what is changed is noted
 /// under the new generation, so that sessions are checked again only where something happened.
@@ -147,8 +149,14 @@ impl Edit {
         }
     }
 
-    /// Replaces the SNAT entries of a VPC. The caller touches the EIPs of entries that changed.
+    /// Replaces the SNAT entries of a VPC; no change if they are the same. Where entries differ, sessions that may now belong
+    /// elsewhere must be checked again.
     pub fn set_snat(&mut self, vpc: VpcIndex, table: SnatTable) {
+        let old = self.next.snat.get(vpc.index()).cloned().unwrap_or_default();
+        if *old == table {
+            return;
+        }
+        self.touch_snat(vpc, &old, &table);
         if self.next.snat.len() <= vpc.index() {
             self.next.snat.resize_with(vpc.index() + 1, Arc::default);
         }
@@ -169,6 +177,36 @@ impl Edit {
         self.next.snat[vpc.index()] = Arc::new(table);
     }
 
+    /// Notes what the step from one table of a VPC to the next concerns: the pools of an entry that came, changed or went, and of
+    /// the entry that its sources had before; and where their exemptions changed, all EIPs of the VPC, for DNAT entries, too,
+    /// give way to an exemption.
+    fn touch_snat(&mut self, vpc: VpcIndex, old: &SnatTable, new: &SnatTable) {
+        let mut are_exemptions_others = false;
+        let prefixes = old.iter().map(|(prefix, _)| prefix);
+        let added = new.iter().map(|(prefix, _)| prefix).filter(|prefix| old.exact(*prefix).is_none());
+        for prefix in prefixes.chain(added) {
+            let (before, after) = (old.exact(prefix), new.exact(prefix));
+            if before == after {
+                continue;
+            }
+            let (had, has) =
+                (before.or_else(|| covering(old, prefix)), after.or_else(|| covering(new, prefix)));
+            are_exemptions_others |= exemptions(had) != exemptions(has);
+            for member in had.into_iter().chain(after).flat_map(|entry| entry.pool.iter()) {
+                self.touch(member.index);
+            }
+        }
+        if are_exemptions_others {
+            let of_vpc = |eip: &&Arc<Eip>| {
+                eip.gateway.and_then(|gateway| self.next.gateway(gateway)).is_some_and(|g| g.vpc == vpc)
+            };
+            let eips: Vec<EipIndex> = self.next.eips().filter(of_vpc).map(|eip| eip.index).collect();
+            for eip in eips {
+                self.touch(eip);
+            }
+        }
+    }
+
     /// The finished snapshot.
     pub fn finish(self) -> Arc<Snapshot> {
         let Self { mut next, announce, touched } = self;
@@ -178,10 +216,21 @@ impl Edit {
     }
 }
 
+/// The entry of the sources of a prefix as far as none is for just these.
+fn covering(table: &SnatTable, prefix: Prefix) -> Option<&Arc<SnatEntry>> {
+    (0..prefix.len()).rev().find_map(|len| table.exact(Prefix::of(prefix.address(), len)))
+}
+
+/// Destinations that the sources of an entry, if there is one, talk to untranslated.
+fn exemptions(entry: Option<&Arc<SnatEntry>>) -> Option<&Lpm<()>> {
+    entry.map(|entry| &entry.untranslated).filter(|exemptions| !exemptions.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{HostForward, Timeouts};
+    use crate::base::{GatewayIndex, InterfaceIndex};
+    use crate::policy::{Filtering, HostForward, Limits, Mapping, PoolAddress, PortRange, Timeouts};
 
     const HOST: u32 = 0x0a00_0105;
 
@@ -215,5 +264,57 @@ mod tests {
         assert_eq!(put(&[443]), (2, 0, 0));
         assert_eq!(put(&[443]), (2, 0, 0));
         assert_eq!(put(&[443, 25]), (5, 0, 1));
+    }
+
+    /// An entry with one EIP in its pool, and destinations that its sources talk to untranslated.
+    fn snat(eip: u32, untranslated: &[Prefix]) -> Arc<SnatEntry> {
+        Arc::new(SnatEntry {
+            id: EntryId(eip),
+            gateway: GatewayIndex(0),
+            pool: [PoolAddress { index: EipIndex(eip), address: eip }].into(),
+            mapping: Mapping::default(),
+            filtering: Filtering::default(),
+            ports: PortRange { first: 1024, last: 65535 },
+            allocation: Allocation::Ports,
+            untranslated: untranslated.iter().map(|prefix| (*prefix, ())).collect(),
+            timeouts: Timeouts::RFC,
+            ftp: false,
+            host_quota: u32::MAX,
+        })
+    }
+
+    #[test]
+    fn entries_that_differ_touch_their_pools_and_exemptions_all_eips_of_the_vpc() {
+        let mut edit = Snapshot::default().edit();
+        let gateway = |vpc| Gateway { vpc: VpcIndex(vpc), limits: Limits::UNLIMITED, meter: Arc::default() };
+        edit.set_gateways(vec![gateway(0), gateway(1)]);
+        for index in 1..=9 {
+            let mut eip = Eip::new(EipIndex(index), index, InterfaceIndex(0));
+            eip.gateway = Some(GatewayIndex(u32::from(index == 9)));
+            edit.put_eip(eip);
+        }
+        let mut snapshot = edit.finish();
+        let (wide, narrow) = (Prefix::of(0x0a00_0000, 8), Prefix::of(0x0a01_0000, 16));
+        let exempt = [Prefix::of(0xc0a8_0000, 16)];
+        let mut step = |table: &[(Prefix, Arc<SnatEntry>)]| {
+            let mut edit = snapshot.edit();
+            edit.set_snat(VpcIndex(0), table.iter().cloned().collect());
+            snapshot = edit.finish();
+            let is_touched = |eip: &u32| snapshot.eip_changed(EipIndex(*eip)) == snapshot.generation();
+            (1..=9).filter(is_touched).collect::<Vec<u32>>()
+        };
+        assert_eq!(step(&[(wide, snat(1, &[]))]), [1]);
+        assert_eq!(step(&[(wide, snat(1, &[]))]), [0u32; 0]);
+        // One that comes takes sources from the entry around it; one that goes gives them back.
+        assert_eq!(step(&[(wide, snat(1, &[])), (narrow, snat(2, &[]))]), [1, 2]);
+        assert_eq!(step(&[(wide, snat(1, &[])), (narrow, snat(3, &[]))]), [2, 3]);
+        assert_eq!(step(&[(wide, snat(1, &[]))]), [3]);
+        // DNAT sessions of any EIP of the VPC stand on exemptions, those of the other VPC do not.
+        let all = [1, 2, 3, 4, 5, 6, 7, 8];
+        assert_eq!(step(&[(wide, snat(1, &exempt))]), all);
+        assert_eq!(step(&[(wide, snat(1, &exempt)), (narrow, snat(2, &exempt))]), [1, 2]);
+        assert_eq!(step(&[(wide, snat(1, &exempt)), (narrow, snat(2, &[]))]), all);
+        assert_eq!(step(&[(wide, snat(1, &exempt))]), all);
+        assert_eq!(step(&[]), all);
     }
 }

@@ -9,7 +9,8 @@ use rtrb::{Consumer, RingBuffer};
 use crate::base::WorkerIndex;
 use crate::nat::{
     Capture, CaptureFilter, CaptureReader, CaptureRecord, Destination, Event, Explanation, Occupancy,
-    PortsRow, Question, SessionCursor, SessionFilter, SessionRow, TraceFilter, TraceRecord, Usage, UsageKind,
+    PortsCursor, PortsRow, Question, SessionCursor, SessionFilter, SessionRow, TraceFilter, TraceRecord,
+    Usage, UsageKind,
 };
 use crate::worker::launch::Running;
 use crate::worker::mailbox::{Command, SessionPage, Silent};
@@ -119,7 +120,8 @@ impl<E: Process> Running<E> {
     /// # Errors
     /// The worker does not answer.
     pub fn ports_in_use(&self, worker: WorkerIndex) -> Result<Vec<PortsRow>, Silent> {
-        let (mut all, mut cursor, mut rows) = (Vec::new(), 0, Vec::with_capacity(PORTS_PAGE));
+        let (mut all, mut cursor, mut rows) =
+            (Vec::new(), PortsCursor::default(), Vec::with_capacity(PORTS_PAGE));
         loop {
             let asked = self.ask(worker, Command::Ports { cursor, rows, is_last: false })?;
             let Command::Ports { cursor: next, rows: mut page, is_last } = asked else {

@@ -13,8 +13,8 @@ use rtrb::Producer;
 use crate::base::time::Clock;
 use crate::base::{Moment, WorkerIndex};
 use crate::nat::{
-    Capture, Destination, Engine, Event, Explanation, Occupancy, Output, PortsRow, Question, SessionCursor,
-    SessionFilter, SessionRow, TraceFilter, TraceRecord, Usage, UsageKind,
+    Capture, Destination, Engine, Event, Explanation, Occupancy, Output, PortsCursor, PortsRow, Question,
+    SessionCursor, SessionFilter, SessionRow, TraceFilter, TraceRecord, Usage, UsageKind,
 };
 use crate::policy::Snapshot;
 use crate::worker::idle::Doorbell;
@@ -49,7 +49,7 @@ pub enum Command {
     /// The next page of a listing of external ports.
     Ports {
         /// Where the page begins, and afterwards where the next one does.
-        cursor: u32,
+        cursor: PortsCursor,
         /// Filled as far as its capacity goes.
         rows: Vec<PortsRow>,
         /// Answer: whether that was the last page.

@@ -278,7 +278,6 @@ impl Compiler {
         });
         edit.set_gateways(gateways.collect());
 
-        let mut touched = BTreeSet::new();
         for old_eip in old.iter().flat_map(|old| &old.eips) {
             if !config.is_eip(old_eip.address) {
                 edit.remove_eip(old_eip.address.into());
@@ -296,41 +295,20 @@ impl Compiler {
         let old_dnat = old.as_ref().map_or(&no_dnat, |old| &old.dnat);
         let hosts: BTreeSet<_> = old_dnat.iter().chain(&config.dnat).map(|d| (d.vpc, d.host)).collect();
         for (vpc, host) in hosts {
-            let any_port = |entries: &[Dnat]| {
-                entries.iter().find(|d| (d.vpc, d.host, d.ports) == (vpc, host, Ports::Any)).cloned()
-            };
-            if any_port(old_dnat) != any_port(&config.dnat) {
-                // The host's dynamic sessions give way to a static entry.
-                let entries = old.iter().flat_map(|old| &old.snat);
-                touched.extend(entries.filter(|s| s.vpc == vpc).flat_map(|s| s.pool.clone()));
-            }
             edit.put_host(VpcIndex(vpc as u16), host.into(), self.host(config, vpc, host));
         }
 
         for vpc in 0..config.vpcs.len() {
-            let of =
-                |config: &Config| config.snat.iter().filter(|s| s.vpc == vpc).cloned().collect::<Vec<_>>();
-            let (before, now) = (old.as_ref().map(of).unwrap_or_default(), of(config));
-            if before != now {
-                // A new entry may take hosts over from a wider one: what any had made is checked again.
-                touched.extend(before.iter().chain(&now).flat_map(|s| s.pool.clone()));
-            }
-            edit.set_snat(
-                VpcIndex(vpc as u16),
-                now.iter().map(|s| (s.source, Arc::new(self.snat_entry(s)))).collect(),
-            );
+            let of_vpc = config.snat.iter().filter(|entry| entry.vpc == vpc);
+            let table = of_vpc.map(|entry| (entry.source, Arc::new(self.snat_entry(entry)))).collect();
+            edit.set_snat(VpcIndex(vpc as u16), table);
         }
         let before = old.as_ref().and_then(|old| old.leaving);
         if before != config.leaving {
-            touched.extend(config.eips.iter().map(|eip| eip.address));
+            config.eips.iter().for_each(|eip| edit.touch(self.slots[&eip.address]));
         }
         for entry in 1..=self.entries.len() {
             edit.set_leaving(EntryId(entry as u32), config.leaving);
-        }
-        for address in touched {
-            if let Some(slot) = self.slots.get(&address) {
-                edit.touch(*slot);
-            }
         }
         self.snapshot = edit.finish();
         Arc::clone(&self.snapshot)

@@ -11,7 +11,7 @@ use crate::config::model::{Forward, Model, Vpc};
 use crate::config::words::Name;
 use crate::policy::snapshot::SnatTable;
 use crate::policy::{
-    Edit, Eip, HostForward, HostOneToOne, OneToOne, PoolAddress, PortForward, Prefix, Snapshot, SnatEntry,
+    Edit, Eip, HostForward, HostOneToOne, OneToOne, PoolAddress, PortForward, Snapshot, SnatEntry,
 };
 
 impl Compiler {
@@ -123,34 +123,14 @@ impl Compiler {
             let mut table: SnatTable = entries.into_iter().collect();
             let vpc = VpcIndex(i as u16);
             let old = previous.snat_table(vpc).cloned().unwrap_or_default();
-            if *old == table {
-                continue;
-            }
-            for (prefix, entry) in old.iter() {
-                if table.exact(prefix) != Some(entry) {
-                    touch_pool(entry, edit);
-                }
-            }
             for (prefix, entry) in table.iter_mut() {
-                match old.exact(prefix) {
-                    Some(same) if same == entry => *entry = Arc::clone(same),
-                    Some(_) => touch_pool(entry, edit),
-                    None => {
-                        touch_pool(entry, edit);
-                        let wider = (0..prefix.len()).rev().map(|len| Prefix::of(prefix.address(), len));
-                        if let Some(before) = wider.into_iter().find_map(|wider| old.exact(wider)) {
-                            touch_pool(before, edit);
-                        }
-                    }
+                if let Some(same) = old.exact(prefix).filter(|same| *same == entry) {
+                    *entry = Arc::clone(same);
                 }
             }
             edit.set_snat(vpc, table);
         }
     }
-}
-
-fn touch_pool(entry: &SnatEntry, edit: &mut Edit) {
-    entry.pool.iter().for_each(|member| edit.touch(member.index));
 }
 
 /// The VPC of each gateway.

@@ -18,9 +18,7 @@
 //!
 //! # Which sessions are checked again
 //!
-//! A session asks when its EIP and its private host last changed. Besides the EIPs that changed themselves, those are touched
-//! whose sessions may now belong elsewhere: the pools, old and new, of an SNAT entry that was added, changed or removed; and the
-//! pool of the entry that its sources were covered by before. A private host is touched when it gets a DNAT entry.
+//! A session asks when its EIP and its private host last changed. [`Edit`] notes that, where it takes what differs.
 //!
 //! | module | what it does |
 //! | --- | --- |

@@ -3,9 +3,7 @@
 //! An entry has its number, by which sessions know it, for as long as it is the same entry: for DNAT as long as its EIP,
 //! protocol and first public port are the same, for SNAT as long as its source is.
 //!
-//! A session asks when its EIP last changed. Besides the EIPs that changed themselves, those are touched whose sessions may
-//! now belong elsewhere: the pools, old and new, of an SNAT entry that was added, changed or removed; the pool of the entry
-//! that its sources were covered by before; and the pool that a private host used before it got a DNAT entry (by [`Edit::put_host`]).
+//! Which sessions are to be checked again [`Edit`] notes, where it takes what differs.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -21,7 +19,6 @@ use crate::base::{EntryId, GatewayIndex, VpcIndex};
 use crate::config::{self, Compiler, Directory, Forward, Model, Name, PortFacts, host_of};
 use crate::control::inventory::resource::{Dnat, Resource, Snat};
 use crate::control::inventory::{Change, Id, Inventory, Kind};
-use crate::policy::snapshot::SnatTable;
 use crate::policy::{
     Edit, Eip, HostForward, HostOneToOne, OneToOne, PoolAddress, PortForward, Prefix, Snapshot, SnatEntry,
 };
@@ -373,28 +370,10 @@ impl Incremental {
                 (Some(before), Some(after)) if **before == after => {
                     entries.push((*prefix, Arc::clone(before)));
                 }
-                (before, after) => {
-                    let mut concerned: Vec<PoolAddress> =
-                        before.iter().flat_map(|entry| entry.pool.iter().copied()).collect();
-                    if before.is_none() {
-                        let wider = (0..prefix.len()).rev().map(|len| Prefix::of(prefix.address(), len));
-                        let covering = wider.into_iter().find_map(|wider| old.exact(wider));
-                        concerned.extend(covering.iter().flat_map(|entry| entry.pool.iter().copied()));
-                    }
-                    if let Some(after) = after {
-                        concerned.extend(after.pool.iter().copied());
-                        entries.push((*prefix, Arc::new(after)));
-                    }
-                    for member in &concerned {
-                        edit.touch(member.index);
-                    }
-                }
+                (_, after) => entries.extend(after.map(|after| (*prefix, Arc::new(after)))),
             }
         }
-        let table: SnatTable = entries.into_iter().collect();
-        if *old != table {
-            edit.set_snat(index, table);
-        }
+        edit.set_snat(index, entries.into_iter().collect());
         Ok(())
     }
 

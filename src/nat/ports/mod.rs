@@ -4,7 +4,7 @@
 //! the inside port itself if it is free, else a random one (RFC 6056) in the same range (REQ-3a: well-known or not) and of
 //! the same parity (REQ-4), then one of the other parity. It is never one that a DNAT entry owns.
 //!
-//! Where the queue that answers come to is known, ports that bring them to the worker's own go before all others ([`home`]).
+//! Where the queue that answers come to is known, ports that bring them to the worker's own go before all others (`home`).
 
 pub mod blocks;
 mod crowded;

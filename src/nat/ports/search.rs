@@ -26,6 +26,13 @@ pub(super) struct Pass {
 }
 
 impl Pass {
+    /// How many ports it has at most.
+    pub(super) fn len(self) -> usize {
+        let PortRange { first, last } = self.range;
+        let all = usize::from(last).saturating_sub(first.into()) + usize::from(first <= last);
+        if self.parity.is_some() { all.div_ceil(2) } else { all }
+    }
+
     /// A random port of the pass.
     pub(super) fn guess(self, random: u64) -> Option<u16> {
         let PortRange { first, last } = self.range;
