@@ -27,8 +27,11 @@ const RETRY: u32 = Tick::ticks(Duration::from_secs(1));
 const TRIES: u8 = 3;
 /// How long an address that does not answer is not asked again.
 const SILENCE: u32 = Tick::ticks(Duration::from_secs(3));
-/// Packets that may wait for one neighbour (RFC 1122 §2.3.2.2: at least one).
-const WAITING_EACH: usize = 4;
+/// Packets that may wait for one neighbour (RFC 1122 §2.3.2.2: at least one): a first window of TCP (RFC 6928) and
+/// some more.
+const WAITING_EACH: usize = 16;
+/// The same while half of the room is taken, so that silent neighbours leave some for others.
+const WAITING_EACH_CROWDED: usize = 4;
 /// Packets that may wait in all.
 const WAITING: usize = 256;
 /// The largest packet that may wait.
@@ -386,7 +389,8 @@ impl Neighbours {
             return Err(DropReason::NeighbourUnresolved);
         }
         let each = self.waiting.iter().filter(|w| w.number == number).count();
-        if each >= WAITING_EACH || packet.len() > WAITING_BYTES {
+        let most = if self.waiting.len() < WAITING / 2 { WAITING_EACH } else { WAITING_EACH_CROWDED };
+        if each >= most || packet.len() > WAITING_BYTES {
             return Err(DropReason::NeighbourQueueFull);
         }
         let buffer = self.free_buffers.pop().ok_or(DropReason::NeighbourQueueFull)?;

@@ -130,6 +130,33 @@ fn arp_08_first_packet_waits() {
     let observed = tell(&mut net, OUTSIDE, gateway_mac(OUTSIDE), answer);
     let left = observed.forwarded(OUTSIDE);
     became(left, sent.from(left.source()).ttl(63));
+
+    // A first window of TCP finds room (RFC 6928), and leaves in order.
+    let mut net = TestNet::new(&snat());
+    net.answers_arp = false;
+    for n in 0..10 {
+        let observed = net.send(INSIDE, &Packet::udp((HOST, 4000), PEER, &[n]));
+        assert!(observed.left.is_empty() && observed.drops.is_empty(), "the {n}th: {observed:?}");
+    }
+    let observed = tell(&mut net, OUTSIDE, gateway_mac(OUTSIDE), answer);
+    let sent: Vec<_> = (0..10).map(|n| Packet::udp((HOST, 4000), PEER, &[n]).body).collect();
+    let left: Vec<_> = observed.left.iter().map(|left| left.packet.clone().from((HOST, 4000)).body).collect();
+    assert_eq!(left, sent);
+
+    // However many next hops are silent, one more packet finds room, but not without bound.
+    let mut net = TestNet::new(&snat());
+    net.answers_arp = false;
+    for silent in 0..20 {
+        for n in 0..20 {
+            net.send(INSIDE, &Packet::udp((HOST, 4000), (Ipv4Addr::new(203, 0, 113, 200 + silent), 1), &[n]));
+        }
+    }
+    let held = net.totals().held;
+    assert!(held < 200, "{held} wait for nobody");
+    let observed = net.send(INSIDE, &Packet::udp((HOST, 4000), PEER, b"first"));
+    assert!(observed.drops.is_empty(), "{observed:?}");
+    let observed = tell(&mut net, OUTSIDE, gateway_mac(OUTSIDE), answer);
+    observed.forwarded(OUTSIDE);
 }
 
 /// RFC 826: follows a host that moves to another MAC address (gratuitous ARP).
