@@ -19,6 +19,8 @@ const MEMORY: u32 = Tick::ticks(Duration::from_secs(30));
 
 /// Later fragments that are held; a newer one takes the oldest one's place.
 const HELD: usize = 256;
+/// Those of one sender: as many as the largest datagram has, and some more. A newer one takes the place of another of the same sender.
+const HELD_EACH: usize = 64;
 /// How long a later fragment waits for the first one: networks reorder by milliseconds.
 const PATIENCE: u32 = Tick::ticks(Duration::from_secs(2));
 /// The largest frame that is held.
@@ -72,6 +74,8 @@ pub struct Fragments {
     hasher: Hasher,
     /// A tag of its datagram for each held fragment, close together because all are looked through.
     tags: [u32; HELD],
+    /// Who sent each of them.
+    senders: [u32; HELD],
     held: Vec<Held>,
     /// Their frames.
     buffers: Vec<u8>,
@@ -90,6 +94,7 @@ impl Fragments {
             sets: vec![[First::default(); WAYS]; SETS],
             hasher,
             tags: [FREE; HELD],
+            senders: [0; HELD],
             held: vec![Held::default(); HELD],
             buffers: vec![0; HELD * HELD_BYTES],
             spare: vec![0; HELD_BYTES],
@@ -144,8 +149,9 @@ impl Fragments {
         if ROOM + frame.len() > HELD_BYTES {
             return Err(DropReason::FragmentNoFirst);
         }
-        let place = self.next;
-        self.next = (place + 1) % HELD;
+        let sender = sender_of(&lane.key());
+        let place = self.place_for(sender);
+        self.senders[place] = sender;
         self.free(place, DropReason::FragmentTableFull, counters);
         let mut lane = *lane;
         lane.frame = ROOM as u16;
@@ -157,6 +163,19 @@ impl Fragments {
         put(&mut self.buffers, place * HELD_BYTES + ROOM, frame);
         self.waiting += 1;
         Ok(())
+    }
+
+    /// Where the next fragment of a sender is held.
+    fn place_for(&mut self, sender: u32) -> usize {
+        let is_of_it = |place: &usize| self.tags[*place] != FREE && self.senders[*place] == sender;
+        if (0..HELD).filter(is_of_it).count() >= HELD_EACH
+            && let Some(oldest) = (0..HELD).filter(is_of_it).min_by_key(|place| self.held[*place].until)
+        {
+            return oldest;
+        }
+        let place = self.next;
+        self.next = (place + 1) % HELD;
+        place
     }
 
     /// The oldest held fragment of a datagram. It is held no more, and its frame is in the buffer that
@@ -211,6 +230,11 @@ impl Fragments {
             counters.drop(reason);
         }
     }
+}
+
+/// A number for the sender of a fragment. VPCs may have the same addresses.
+fn sender_of(key: &FlowKey) -> u32 {
+    key.source.rotate_left(16).wrapping_add(u32::from(key.tenant))
 }
 
 /// Whether two fragments are of one sender, receiver and protocol (RFC 791 §3.2).

@@ -309,6 +309,22 @@ fn frag_13_flood() {
         }
         let held = net.totals().held;
         assert!(held <= 256 * u64::from(workers), "bounded: {held} are held");
+        // What one host sends without an end takes no room from another's that is out of order.
+        net.advance(Duration::from_secs(5));
+        for (side, from, to, flooding) in
+            [(INSIDE, (HOST, 4000), PEER, OTHER), (OUTSIDE, CLIENT, PUBLIC, PEER_2.0)]
+        {
+            let parts = large(from, to, 7).fragments(16);
+            for part in &parts[1..] {
+                net.send(side, part);
+            }
+            for id in 0..1000 {
+                net.send(side, &large((flooding, 4000), to, id).fragments(16)[2]);
+            }
+            let held = net.totals().held;
+            assert!(held <= 64 * 2 + 6, "of each sender: {held} are held");
+            assert_eq!(net.send(side, &parts[0]).left.len(), parts.len());
+        }
         net.advance(Duration::from_secs(5));
         net.idle(50);
         assert_eq!(net.totals().held, 0, "for a bounded time");
