@@ -219,9 +219,11 @@ pub const ROWS: &[Check] = &[
         Ok("four errors, the mapping is the same".into())
     }),
     Check::new("UDP-19", |net| {
+        // A peer that nobody has spoken to: so no port is in use towards it.
+        let peer = net.client();
         for _ in 0..5 {
             let from = (net.host(), 4444);
-            let external = net.mapped(from, PEER)?;
+            let external = net.mapped(from, peer)?;
             ensure(external != (POOL, 4444), || format!("{} belongs to a mapping", shown(external)))?;
         }
         let client = net.client();
