@@ -4,6 +4,7 @@
 mod support;
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use natgate::base::DropReason;
 use natgate::nat::SessionState;
@@ -247,4 +248,15 @@ fn a_handshake_over_two_workers_completes() {
     assert_eq!(states, [SessionState::Tcp(TcpState::Opening)], "the SYN-ACK again");
     (_, states) = at(0, INSIDE, &ack.answer());
     assert_eq!(states, [SessionState::Tcp(TcpState::Established)]);
+
+    // The other one never knows, and forgets it after the transitory timeout; what comes then passes all the same.
+    let of_client = |net: &TestNet| net.sessions().iter().filter(|row| row.worker.index() == 1).count();
+    assert_eq!(of_client(&net), 1);
+    assert!(net.advance(Duration::from_mins(5)).left.is_empty(), "nobody is told");
+    assert_eq!(of_client(&net), 0);
+    let data = Packet::tcp(client, (ip("203.0.113.18"), 80), Flags::ACK, 1, 1).payload(b"after five minutes");
+    let frame = net.frame_of(OUTSIDE, &data);
+    let arrived = net.inject_at(1, 0, &frame).forwarded(INSIDE).clone();
+    let frame = net.frame_of(INSIDE, &arrived.answer());
+    assert_eq!(net.inject_at(0, 1, &frame).forwarded(OUTSIDE).source(), (ip("203.0.113.18"), 80));
 }

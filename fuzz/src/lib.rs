@@ -7,6 +7,7 @@ pub mod support {
     pub mod codec;
     pub mod config;
     pub mod entry;
+    pub mod invariants;
     pub mod net;
     pub mod packet;
     pub mod requests;

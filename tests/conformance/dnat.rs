@@ -65,13 +65,22 @@ fn dnat_01_one_to_one_inbound() {
 /// RFC 3022 §2.1: one-to-one EIP: new outbound flows of the host use its EIP and keep their port.
 #[test]
 fn dnat_02_one_to_one_outbound() {
-    let mut net = TestNet::new(&everything());
-    for port in [1, 1023, 4000, 4001, 65_535] {
-        for peer in [PEER, PEER_2] {
-            assert_eq!(mapped(&mut net, (ONE_TO_ONE, port), peer), (ANY_EIP, port));
-            assert_eq!(connected(&mut net, (ONE_TO_ONE, port), peer), (ANY_EIP, port));
-            let ping = Packet::ping(ONE_TO_ONE, peer.0, port, 1);
-            assert_eq!(out(&mut net, &ping), ping.from((ANY_EIP, port)).ttl(63));
+    for workers in [1, 2, 4] {
+        let mut net = TestNet::with_workers(&everything(), workers, 1);
+        for port in [1, 1023, 4000, 4001, 65_535] {
+            for peer in [PEER, PEER_2] {
+                assert_eq!(mapped(&mut net, (ONE_TO_ONE, port), peer), (ANY_EIP, port));
+                let back = into(&mut net, &Packet::udp(peer, (ANY_EIP, port), b"reply"));
+                assert_eq!(back.destination(), (ONE_TO_ONE, port));
+                assert_eq!(connected(&mut net, (ONE_TO_ONE, port), peer), (ANY_EIP, port));
+                let back = into(&mut net, &Packet::tcp(peer, (ANY_EIP, port), Flags::SYN_ACK, 7000, 1001));
+                assert_eq!(back.destination(), (ONE_TO_ONE, port));
+                let ping = Packet::ping(ONE_TO_ONE, peer.0, port, 1);
+                let left = out(&mut net, &ping);
+                assert_eq!(left, ping.clone().from((ANY_EIP, port)).ttl(63));
+                let back = into(&mut net, &left.answer());
+                assert_eq!((back.ip.dst, &back.body), (ONE_TO_ONE, &ping.answer().body));
+            }
         }
     }
 }
@@ -132,20 +141,32 @@ fn dnat_06_port_range() {
 #[test]
 fn dnat_07_only_its_own() {
     let config = Config::new().forward(TCP, ("203.0.113.18", 80), ("10.0.0.4", 8080), 1);
-    let mut net = TestNet::new(&config);
-    into(&mut net, &Packet::syn(CLIENT, PUBLIC));
-    for packet in [
-        Packet::syn(CLIENT, (PORT_EIP, 79)),
-        Packet::syn(CLIENT, (PORT_EIP, 81)),
-        Packet::syn(CLIENT, (PORT_EIP, 8080)),
-        Packet::udp(CLIENT, PUBLIC, b"not TCP"),
-        Packet::other(CLIENT.0, PORT_EIP, GRE, b"\0\0\x08\0"),
-        Packet::other(CLIENT.0, PORT_EIP, 132, &[0, 80, 0, 80, 0, 0, 0, 0]),
-    ] {
-        lost(&mut net, OUTSIDE, &packet);
+    for workers in [1, 2, 4] {
+        let mut net = TestNet::with_workers(&config, workers, 1);
+        into(&mut net, &Packet::syn(CLIENT, PUBLIC));
+        for packet in [
+            Packet::syn(CLIENT, (PORT_EIP, 79)),
+            Packet::syn(CLIENT, (PORT_EIP, 81)),
+            Packet::syn(CLIENT, (PORT_EIP, 8080)),
+            Packet::tcp(CLIENT, (PORT_EIP, 81), Flags::ACK, 1, 1),
+            Packet::udp(CLIENT, PUBLIC, b"not TCP"),
+            Packet::other(CLIENT.0, PORT_EIP, GRE, b"\0\0\x08\0"),
+            Packet::other(CLIENT.0, PORT_EIP, 132, &[0, 80, 0, 80, 0, 0, 0, 0]),
+        ] {
+            lost(&mut net, OUTSIDE, &packet);
+        }
+        // A ping is answered by the gateway, not by the host.
+        net.send(OUTSIDE, &Packet::ping(CLIENT.0, PORT_EIP, 80, 1)).reply(OUTSIDE);
+        // The host's other ports are not the entry's, neither are its datagrams from the same one.
+        for packet in [
+            Packet::udp(SERVICE, CLIENT, b"not TCP"),
+            Packet::syn((SERVER, 8079), CLIENT),
+            Packet::syn((SERVER, 8081), CLIENT),
+        ] {
+            net.send(INSIDE, &packet).dropped(DropReason::NoSnatEntry);
+        }
+        assert_eq!(out(&mut net, &Packet::tcp(SERVICE, CLIENT, Flags::SYN_ACK, 1, 1)).source(), PUBLIC);
     }
-    // A ping is answered by the gateway, not by the host.
-    net.send(OUTSIDE, &Packet::ping(CLIENT.0, PORT_EIP, 80, 1)).reply(OUTSIDE);
 }
 
 /// RFC 3022 §2.2: clients with the same source port stay apart.

@@ -211,6 +211,29 @@ fn sec_12_overlapping_fragments() {
         let Body::Other { payload, .. } = &again.body else { panic!("no fragment: {again:?}") };
         assert_eq!(payload[2..4], 8080_u16.to_be_bytes());
     }
+    // The same of what comes back to private hosts, whose ports belong to different workers.
+    for (workers, port) in [(1, 53), (2, 53), (2, 60_000), (4, 53), (4, 31_000), (4, 60_000)] {
+        let mut net = TestNet::with_workers(&everything(), workers, 1);
+        let external = mapped(&mut net, (HOST, 4000), PEER);
+        let parts = Packet::udp(PEER, external, &[7; 32]).fragments(16);
+        assert_eq!(into(&mut net, &parts[0]).ip.dst, HOST);
+        let forged = Packet::udp(PEER, (POOL, port), &[0; 32]).fragments(16);
+        lost(&mut net, OUTSIDE, &forged[0]);
+        for part in &parts[1..] {
+            for left in net.send(OUTSIDE, part).left {
+                assert_eq!((left.packet.ip.dst, left.packet.ip.fragment), (HOST, part.ip.fragment));
+            }
+        }
+        let again = into(&mut net, &parts[0]);
+        let Body::Other { payload, .. } = &again.body else { panic!("no fragment: {again:?}") };
+        assert_eq!((again.ip.dst, &payload[2..4]), (HOST, &4000_u16.to_be_bytes()[..]));
+        // Nothing is left of it.
+        net.advance(std::time::Duration::from_secs(33));
+        assert_eq!(net.totals().held, 0);
+        for part in &parts {
+            assert_eq!(into(&mut net, part).ip.dst, HOST);
+        }
+    }
 }
 
 /// robustness (teardrop, ping of death): teardrop and oversized fragments are harmless.

@@ -170,7 +170,7 @@ pub fn sequence(bytes: &[u8]) {
     let samples = samples();
     let mut rest = bytes;
     for _ in 0..64 {
-        let [what, wait, high, low, after @ ..] = rest else { return };
+        let [what, wait, high, low, after @ ..] = rest else { break };
         let len = usize::from(u16::from_be_bytes([*high, *low])).min(after.len());
         let (content, after) = after.split_at(len);
         rest = after;
@@ -188,6 +188,7 @@ pub fn sequence(bytes: &[u8]) {
         net.checksum = Checksum::Unverified;
         net.inject(port, &frame);
     }
+    net.assert_consistent();
 }
 
 /// Changes bytes of a frame, by pairs of place and value, and makes the IP header's checksum right again unless the last

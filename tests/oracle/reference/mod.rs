@@ -44,6 +44,9 @@ pub struct Reference {
     now: Moment,
     /// Packets of sessions so far.
     touches: u64,
+    /// Private hosts with open DNAT flows to a port to which a second entry came to lead: with several workers it is not certain
+    /// by which one they answer.
+    unsure: Vec<Ipv4Addr>,
     fragments: Fragments,
     /// What may follow the first fragment that came just now.
     released: Vec<Waiting>,
@@ -63,6 +66,7 @@ impl Reference {
             sessions: vec![],
             now,
             touches: 0,
+            unsure: vec![],
             fragments: Fragments::default(),
             released: vec![],
         }
@@ -92,9 +96,27 @@ impl Reference {
 
     /// Puts another configuration in force. A session goes on exactly if it could be made the same way now.
     pub fn reload(&mut self, config: &Config) {
-        self.config = config.clone();
+        let before = std::mem::replace(&mut self.config, config.clone());
         let sessions = std::mem::take(&mut self.sessions);
         self.sessions = sessions.into_iter().filter(|session| self.still_valid(session)).collect();
+        if self.workers > 1 {
+            let flows = self.sessions.iter().filter(|s| s.kind == Kind::Static).map(|s| &s.flow);
+            let gained = flows.filter(|flow| leading_to(config, flow) > 1 && leading_to(&before, flow) < 2);
+            self.unsure.extend(gained.map(|flow| flow.inside.0));
+        }
+    }
+
+    /// Whether a packet may concern a private host of which it is not certain by which entry it answers.
+    pub fn is_unsure(&self, packet: &Packet) -> bool {
+        let quoted = match &packet.body {
+            Body::Error { quote, .. } => vec![quote.ip.src, quote.ip.dst],
+            _ => vec![],
+        };
+        let is_its = |address: &Ipv4Addr| {
+            let leads = |d: &Dnat| d.eip == *address && self.unsure.contains(&d.host);
+            self.unsure.contains(address) || self.config.dnat.iter().any(leads)
+        };
+        [packet.ip.src, packet.ip.dst].iter().chain(&quoted).any(is_its)
     }
 
     fn still_valid(&self, session: &Session) -> bool {
@@ -157,11 +179,46 @@ impl Reference {
             judge::take(&expected, &waited, &mut of_it)?;
         }
         judge::compare(&expected, packet, &of_it)?;
+        self.compare_sessions(listed)?;
+        Ok(of_it)
+    }
+
+    /// Judges what the engine made of a fragment of which it is [left open](Self::leaves_open) whether it goes on: if it does, then as
+    /// the reference says, and so do others of its datagram; nothing else leaves.
+    ///
+    /// # Errors
+    /// What was expected instead.
+    pub fn judge_open(
+        &mut self,
+        side: Side,
+        packet: &Packet,
+        observed: &Observed,
+        listed: &[SessionRow],
+    ) -> Result<(), String> {
+        let mut after = self.clone();
+        let expected = after.receive(side, packet, observed, listed)?;
+        let mut of_it = observed.clone();
+        for (expected, waited) in after.follow_first(observed)? {
+            let _ = judge::take(&expected, &waited, &mut of_it);
+        }
+        // Others of its datagram may have waited for it in vain.
+        of_it.drops.retain(|reason| *reason != R::FragmentNoFirst);
+        let goes_on = judge::compare(&expected, packet, &of_it).is_ok();
+        if !goes_on && !of_it.left.is_empty() {
+            return Err(format!("of a fragment expected {expected:?}, or nothing\nobserved {observed:?}"));
+        }
+        // One that turns round may have come as far as the turn.
+        if goes_on || self.compare_sessions(listed).is_err() {
+            *self = after;
+        }
+        self.compare_sessions(listed)
+    }
+
+    fn compare_sessions(&self, listed: &[SessionRow]) -> Result<(), String> {
         let whole: Vec<_> = listed.iter().filter(|row| self.workers == 1 || row.kind.is_snat()).collect();
         let sessions: Vec<_> =
             self.sessions.iter().filter(|s| self.workers == 1 || s.kind != Kind::Static).collect();
-        judge::compare_sessions(&sessions, self.now, &whole)?;
-        Ok(of_it)
+        judge::compare_sessions(&sessions, self.now, &whole)
     }
 
     fn receive(
@@ -277,6 +334,18 @@ impl Reference {
             }
         }
     }
+}
+
+/// How many DNAT entries lead to the private endpoint of a flow.
+fn leading_to(config: &Config, flow: &Flow) -> usize {
+    let leads = |d: &&Dnat| match d.ports {
+        Ports::Any => true,
+        Ports::Range { protocol, private, count, .. } => {
+            protocol == flow.protocol
+                && flow.inside.1.checked_sub(private).is_some_and(|offset| offset < count)
+        }
+    };
+    config.dnat.iter().filter(|d| (d.vpc, d.host) == (flow.vpc, flow.inside.0)).filter(leads).count()
 }
 
 /// Addressed to the gateway itself: it answers echo requests (RFC 1812 §4.3.3.6) and nothing else.
