@@ -15,6 +15,7 @@ mod ftp;
 mod hairpin;
 mod million;
 mod operation;
+mod protocols;
 mod segments;
 mod sessions;
 
