@@ -190,6 +190,55 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
+/// Nobody, with the capabilities of the service's unit, opens the kernel's devices by both back ends.
+#[test]
+fn it_needs_no_more_than_the_unit_gives_it() {
+    const NOBODY: u32 = 65534;
+    need_root!();
+    let unit = common::read("scripts/natgate.service");
+    let value = |key: &str| unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).unwrap();
+    assert_eq!((value("User"), value("Group")), ("natgate", "natgate"));
+    assert_eq!(value("AmbientCapabilities"), value("CapabilityBoundingSet"));
+    let names =
+        value("AmbientCapabilities").split(' ').map(|name| name.trim_start_matches("CAP_").to_lowercase());
+    let capabilities = names.map(|name| format!("+{name}")).collect::<Vec<_>>().join(",");
+    for backend in ["af_packet", "af_xdp"] {
+        let site = Site::new(&format!("user-{backend}"));
+        let port = |name: &str| format!("device = \"{name}\"\n");
+        let mut text = fs::read_to_string(site.config()).unwrap();
+        for name in ["wan", "lan"] {
+            text = text.replace(&port(name), &format!("{}backend = \"{backend}\"\n", port(name)));
+        }
+        fs::write(site.config(), text).unwrap();
+        // Where anybody may run it.
+        let binary = site.directory.join("natgate");
+        fs::copy(env!("CARGO_BIN_EXE_natgate"), &binary).unwrap();
+        for path in [site.directory.clone(), site.directory.join("notify")] {
+            std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        let mut command = Command::new("ip");
+        command
+            .args(["netns", "exec", &site.namespace, "setpriv", "--clear-groups", "--no-new-privs"])
+            .args([format!("--reuid={NOBODY}"), format!("--regid={NOBODY}")])
+            .args([format!("--inh-caps={capabilities}"), format!("--ambient-caps={capabilities}")])
+            .arg(format!("--bounding-set=-all,{capabilities}"))
+            .arg(&binary)
+            .args(["run", "--config"])
+            .arg(site.config())
+            .env("NOTIFY_SOCKET", site.directory.join("notify"))
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped());
+        let gateway = Gateway(Some(command.spawn().unwrap()));
+        assert!(site.next_state().starts_with("READY=1"));
+        let status = site.json(&["status", "--json"]);
+        let modes = [0, 1].map(|port: usize| status["ports"][port]["mode"].as_str().unwrap().to_owned());
+        assert!(modes.iter().all(|mode| mode.starts_with(backend)), "{modes:?}");
+        gateway.signal(Signal::TERM);
+        let (code, log) = gateway.end();
+        assert_eq!(code, Some(0), "{log}");
+    }
+}
+
 #[test]
 fn the_watchdog_is_fed_while_workers_turn() {
     need_root!();
