@@ -1,5 +1,5 @@
 //! One connection and its bounds: how long a header and a body may take to come, how large they may be, how long a request may
-//! take to be answered, and the connection to live. A client that is within them notices none.
+//! take to be answered, the answer to be taken, and the connection to live. A client that is within them notices none.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -20,6 +20,7 @@ use tokio::time::{sleep, timeout};
 use crate::api::caller::Peer;
 use crate::api::places::Place;
 use crate::api::problem::Problem;
+use crate::api::taken::Taken;
 use crate::api::watch::LONGEST_WATCH;
 use crate::api::whole;
 
@@ -31,6 +32,8 @@ const BODY_TIME: Duration = Duration::from_secs(10);
 const LARGEST: usize = 64 * 1024;
 /// Time for a request to be answered: longer than a change waits to be in force.
 const ANSWER: Duration = Duration::from_secs(30);
+/// Time for which a client may take nothing of an answer that it is sent.
+pub(super) const STALL: Duration = Duration::from_secs(10);
 /// Time for the last answer of a connection to be taken: as long as the longest, and some more.
 const LAST: Duration = Duration::from_secs(LONGEST_WATCH as u64 + 30);
 /// After so long a connection takes no further request, so that none is held for ever.
@@ -40,18 +43,20 @@ const LIFE: Duration = Duration::from_mins(2);
 pub(super) struct Connection {
     pub(super) router: Router,
     pub(super) stopping: watch::Receiver<bool>,
+    /// [`STALL`].
+    pub(super) stall: Duration,
 }
 
 impl Connection {
     /// Answers its requests, until it ends, lives too long or its place is wanted.
     pub(super) async fn run(self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: Peer, place: Place) {
-        let Self { router, mut stopping } = self;
+        let Self { router, mut stopping, stall } = self;
         let service = service_fn(|request| answer(router.clone(), peer, &place, request));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER)
             .max_buf_size(LARGEST)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(Taken::new(stream, stall)), service);
         let mut connection = std::pin::pin!(connection);
         tokio::select! {
             // Whatever ends a connection early is the client's doing.

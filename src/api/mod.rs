@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | [`server`] | listeners: one thread, the only asynchronous code |
 //! | `connection` | one connection and its bounds |
+//! | `taken` | a stream that is cut off when its client takes nothing of it |
 //! | `places` | how many connections there are, and who gives way |
 //! | [`routes`] | which path asks for what |
 //! | [`collections`] | resources: list, create, show, update, delete |
@@ -24,6 +25,9 @@ mod places;
 pub mod problem;
 pub mod routes;
 pub mod server;
+mod taken;
+#[cfg(test)]
+mod tests;
 mod watch;
 mod whole;
 

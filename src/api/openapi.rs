@@ -18,8 +18,8 @@ use crate::control::inventory::spec::{
     DnatSpec, EipSpec, GatewaySpec, PlanSpec, RouteSpec, Scalar, SnatSpec, TimeoutSpec, VSwitchSpec, VpcSpec,
 };
 use crate::control::protocol::{
-    Applied, CreateKey, Document, Key, KeyCreated, Killed, MeteredHour, Owner, Refused, Unconfirmed, Usage,
-    UsageBy,
+    Applied, CreateKey, Document, Key, KeyCreated, KeyValues, Killed, MeteredHour, Owner, Refused,
+    Unconfirmed, Usage, UsageBy,
 };
 
 const JSON: &str = "application/json";
@@ -100,6 +100,13 @@ pub fn document() -> OpenApi {
                 .parameter(id())
                 .response("200", answer("What is gone", reference("Deleted")));
             let mut item = PathItem::new(HttpMethod::Delete, delete.build());
+            item.patch = Some(
+                operation("updateKey", "Change the name or the role of an API key; its secret stays")
+                    .parameter(id())
+                    .request_body(Some(body("KeyValues")))
+                    .response("200", answer("As it is now", reference("Key")))
+                    .build(),
+            );
             item.get = Some(
                 operation("showKey", "Show an API key, without its secret")
                     .parameter(id())
@@ -123,6 +130,7 @@ pub fn document() -> OpenApi {
         .schema_from::<Key>()
         .schema_from::<Role>()
         .schema_from::<CreateKey>()
+        .schema_from::<KeyValues>()
         .schema_from::<KeyCreated>()
         .schema_from::<Owner>()
         .schema_from::<Killed>()

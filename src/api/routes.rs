@@ -1,6 +1,7 @@
 //! Which path asks for what.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::header::{CONTENT_TYPE, LOCATION};
@@ -17,7 +18,7 @@ use crate::api::collections;
 use crate::api::input::{Body, Named, Nothing, Parameters};
 use crate::api::openapi;
 use crate::api::problem::Problem;
-use crate::api::watch::{WATCH, watch};
+use crate::api::watch::{PATIENCE, WATCH, watch};
 use crate::api::whole;
 use crate::config::Code;
 use crate::control;
@@ -26,8 +27,8 @@ use crate::control::address::{AddressFilter, Protocol};
 use crate::control::describe::PacketDescription;
 use crate::control::inventory::Refusal;
 use crate::control::protocol::{
-    Answer, AuditRequest, ChangeRequest, Changed, CreateKey, End, Fault, FaultCode, KillRequest, KindFilter,
-    MeteringRequest, Request, SessionsRequest, Usage, UsageBy, UsageRequest, WhoRequest,
+    Answer, AuditRequest, ChangeRequest, Changed, CreateKey, End, Fault, FaultCode, KeyValues, KillRequest,
+    KindFilter, MeteringRequest, Request, SessionsRequest, Usage, UsageBy, UsageRequest, WhoRequest,
 };
 use crate::control::service::{Gone, Interrupted, Service, Sink};
 use crate::control::writer::refused;
@@ -47,6 +48,8 @@ pub struct Api {
     pub service: Arc<dyn Service>,
     turns: Arc<Semaphore>,
     changes: Arc<Semaphore>,
+    /// How long whoever watches may keep the one that tells waiting.
+    pub(super) patience: Duration,
 }
 
 /// Answers, collected.
@@ -68,7 +71,7 @@ impl Api {
     /// Handlers ask this service.
     pub fn new(service: Arc<dyn Service>) -> Self {
         let semaphore = |places| Arc::new(Semaphore::new(places));
-        Self { service, turns: semaphore(AT_ONCE), changes: semaphore(CHANGES) }
+        Self { service, turns: semaphore(AT_ONCE), changes: semaphore(CHANGES), patience: PATIENCE }
     }
 
     /// The right to a thread of one's own, when there is one.
@@ -152,7 +155,7 @@ pub fn router(api: Api) -> Router {
         .route("/v1/explain", post(explain))
         .route("/v1/audit", get(audit))
         .route("/v1/keys", get(keys).post(create_key))
-        .route("/v1/keys/{id}", get(key).delete(delete_key))
+        .route("/v1/keys/{id}", get(key).patch(update_key).delete(delete_key))
         .merge(whole::routes())
         .fallback(async || {
             Problem::new(StatusCode::NOT_FOUND, "no-such-path", "there is no such path")
@@ -370,6 +373,17 @@ async fn create_key(
     let Json(created) = api.ask_one(caller, Request::CreateKey(request), of).await?;
     let location = format!("/v1/keys/{}", created.key.id);
     Ok((StatusCode::CREATED, [(LOCATION, location)], Json(created)))
+}
+
+async fn update_key(
+    State(api): State<Api>,
+    Asker(caller): Asker,
+    _: Parameters<Nothing>,
+    Named(id): Named,
+    Body(values): Body<KeyValues>,
+) -> Result<impl IntoResponse, Problem> {
+    let of = |answer| if let Answer::Key(key) = answer { Some(key) } else { None };
+    api.ask_one(caller, Request::UpdateKey { id, values }, of).await
 }
 
 async fn delete_key(

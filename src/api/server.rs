@@ -21,7 +21,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::api::caller::Peer;
-use crate::api::connection::{Connection, HEADER};
+use crate::api::connection::{Connection, HEADER, STALL};
 use crate::api::places::Places;
 use crate::api::routes::{AT_ONCE, Api, router};
 use crate::config;
@@ -167,7 +167,7 @@ async fn serve(
     let tcp = tcp.map(TcpListener::from_std).transpose()?;
     // Each listener has places of its own: whatever comes by TCP leaves the Unix socket alone.
     let places = [Places::new(CONNECTIONS), Places::new(CONNECTIONS)];
-    let connection = || Connection { router: router.clone(), stopping: stopping.clone() };
+    let connection = || Connection { router: router.clone(), stopping: stopping.clone(), stall: STALL };
     let mut stop = stopping.clone();
     tokio::select! {
         () = serve_local(&local, &places[0], connection) => {}

@@ -1,10 +1,12 @@
 //! Sessions that begin and end, as a stream: a line of JSON each (NDJSON), for a bounded time.
 //!
 //! The thread that watches waits for a client that is slow, but not long; what happens meanwhile is a line that says how much is missing.
+//! One that takes nothing in the end is cut off in the middle of the answer, so that it does not mistake it for a whole one.
 
-use std::convert::Infallible;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -35,7 +37,7 @@ pub(super) const WATCH: &str = "/v1/sessions/watch";
 /// Seconds that it is watched where the request says nothing, and at most.
 pub(super) const LONGEST_WATCH: u16 = 60;
 /// Time that a client may take for what waits for it.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of lines that are sent at once, and how many of such pieces wait.
 const PIECE: usize = 16 * 1024;
 const PIECES: usize = 8;
@@ -74,19 +76,21 @@ pub(super) async fn watch(
     let turn = api.turn().await?;
     let (pieces, mut stream) = channel(PIECES);
     let (service, runtime) = (Arc::clone(&api.service), Handle::current());
+    let is_whole = Arc::new(AtomicBool::new(false));
+    let (whole, patience) = (Arc::clone(&is_whole), api.patience);
     let watched = spawn_blocking(move || {
-        let mut lines = Lines { pieces, runtime, began: false, waiting: Vec::new() };
+        let mut lines = Lines { pieces, runtime, patience, began: false, waiting: Vec::new() };
         let end = service.answer(&caller, Request::Watch(request), &mut lines);
-        // What still waits when it ends; a client that has gone does not miss it.
-        if lines.began {
-            let _ = lines.flush();
-        }
+        // What still waits when it ends.
+        let is_told = end.is_ok() && (!lines.began || lines.flush().is_ok());
+        whole.store(is_told, Ordering::Release);
         drop(turn);
         end
     });
     // It begins with an empty piece, or not at all.
     if stream.recv().await.is_some() {
-        return Ok(([(CONTENT_TYPE, "application/x-ndjson")], Body::new(Pieces(stream))).into_response());
+        let pieces = Body::new(Pieces { stream, is_whole });
+        return Ok(([(CONTENT_TYPE, "application/x-ndjson")], pieces).into_response());
     }
     match watched.await {
         Ok(Err(Interrupted::Fault(fault))) => Err(fault.into()),
@@ -98,6 +102,8 @@ pub(super) async fn watch(
 struct Lines {
     pieces: Sender<Bytes>,
     runtime: Handle,
+    /// How long it waits for the client.
+    patience: Duration,
     began: bool,
     waiting: Vec<u8>,
 }
@@ -119,22 +125,31 @@ impl Sink for Lines {
             self.runtime.block_on(self.pieces.send(Bytes::new())).map_err(|_| Gone)?;
         }
         let piece = std::mem::take(&mut self.waiting).into();
-        let sent = self.runtime.block_on(async { timeout(PATIENCE, self.pieces.send(piece)).await });
+        let sent = self.runtime.block_on(async { timeout(self.patience, self.pieces.send(piece)).await });
         sent.map_err(|_| Gone)?.map_err(|_| Gone)
     }
 }
 
 /// Lines on their way to a client.
-struct Pieces(Receiver<Bytes>);
+struct Pieces {
+    stream: Receiver<Bytes>,
+    /// When there are no more: whether nothing is missing behind the last.
+    is_whole: Arc<AtomicBool>,
+}
 
 impl hyper::body::Body for Pieces {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(context).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        self.stream.poll_recv(context).map(|piece| match piece {
+            Some(piece) => Some(Ok(Frame::data(piece))),
+            None if self.is_whole.load(Ordering::Acquire) => None,
+            // The connection breaks off without the mark of an end.
+            None => Some(Err(io::ErrorKind::TimedOut.into())),
+        })
     }
 }

@@ -201,7 +201,7 @@ fn json_line(out: &mut dyn Write, value: &impl Serialize) -> io::Result<()> {
 }
 
 fn reload(args: &ReloadArgs, console: &mut Console<'_>) -> Result<(), Failed> {
-    let request = Request::Reload(ReloadRequest { dry_run: args.dry_run });
+    let request = Request::Reload(ReloadRequest { dry_run: args.dry_run, sessions: args.sessions.request() });
     ask(&args.client, request, |answer| match answer {
         Answer::Reload(reloaded) => {
             document(console.out, args.client.json, &reloaded, || render::reloaded(&reloaded))

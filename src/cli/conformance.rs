@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::args::{ConformanceArgs, Measured};
 use super::output::Table;
+use super::progress::Progress;
 use super::{Console, Exit};
 use crate::conformance::{self, Failure, Gateway, Outcome, Row};
 
@@ -76,15 +77,20 @@ fn measure(args: &ConformanceArgs, console: &mut Console<'_>, rows: &[Row]) -> R
         Measured::Nftables => &[Gateway::Nftables],
         Measured::Both => &[Gateway::Natgate, Gateway::Nftables],
     };
+    let asked =
+        rows.iter().filter(|row| args.row.is_empty() || args.row.iter().any(|only| begins(row, only)));
+    let mut progress = Progress::new(console.err, asked.count() * gateways.len());
     let mut results = Vec::new();
     for &gateway in gateways {
         let mut outcomes = BTreeMap::new();
         conformance::run(gateway, &args.row, |outcome: Outcome| {
+            progress.step(&outcome.id);
             outcomes.insert(outcome.id.clone(), outcome);
         })
         .map_err(Failed::Measure)?;
         results.push((gateway, outcomes));
     }
+    drop(progress);
     let text = if args.json {
         json(rows, &results)
     } else if args.markdown {

@@ -1,4 +1,6 @@
-//! `natgate key create|list|delete` and `natgate audit`.
+//! `natgate key create|list|show|update|delete` and `natgate audit`.
+
+use std::io;
 
 use clap::{Args, Subcommand};
 use serde_json::Value;
@@ -7,7 +9,7 @@ use super::Console;
 use super::ask::{Failed, ask};
 use super::nouns::{AskArgs, Format, cell, pretty};
 use super::output::Table;
-use crate::control::protocol::{Answer, AuditRequest, CreateKey, Key, Request};
+use crate::control::protocol::{Answer, AuditRequest, CreateKey, Key, KeyValues, Request};
 
 /// What is done to API keys.
 #[derive(Clone, Debug, Subcommand)]
@@ -26,6 +28,29 @@ pub enum KeyVerb {
     },
     /// List all, without their secrets.
     List {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        ask: AskArgs,
+    },
+    /// Show one, without its secret.
+    Show {
+        /// Its identifier, or its name if no other has it.
+        id: String,
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        ask: AskArgs,
+    },
+    /// Change the name or the role of one. Its secret stays the same.
+    #[command(group = clap::ArgGroup::new("values").required(true).multiple(true).args(["role", "name"]))]
+    Update {
+        /// Its identifier, or its name if no other has it.
+        id: String,
+        /// What its owner may do from now on: viewer, operator or admin.
+        #[arg(long, value_name = "ROLE")]
+        role: Option<String>,
+        /// Its new name.
+        #[arg(long)]
+        name: Option<String>,
         #[command(flatten)]
         #[allow(missing_docs)]
         ask: AskArgs,
@@ -59,6 +84,11 @@ pub(super) fn execute(verb: &KeyVerb, console: &mut Console<'_>) -> (Result<(), 
     let (result, args) = match verb {
         KeyVerb::Create { role, name, ask } => (create(role, name.as_deref(), ask, console), ask),
         KeyVerb::List { ask } => (list(ask, console), ask),
+        KeyVerb::Show { id, ask } => (show(id, ask, console), ask),
+        KeyVerb::Update { id, role, name, ask } => {
+            let values = KeyValues { role: role.clone(), name: name.clone() };
+            (update(id, values, ask, console), ask)
+        }
         KeyVerb::Delete { id, ask } => (delete(id, ask, console), ask),
     };
     (result, args.output == Format::Json)
@@ -95,6 +125,46 @@ fn list(args: &AskArgs, console: &mut Console<'_>) -> Result<(), Failed> {
         write!(console.out, "{table}")?;
     }
     Ok(())
+}
+
+fn show(id: &str, args: &AskArgs, console: &mut Console<'_>) -> Result<(), Failed> {
+    let mut found = Vec::new();
+    ask(&args.client(), Request::Keys, |answer| {
+        let Answer::Key(key) = answer else { return Ok(()) };
+        if key.id == id || key.name.as_deref() == Some(id) {
+            found.push(key);
+        }
+        Ok(())
+    })?;
+    match &found[..] {
+        [key] => Ok(print(key, args, console)?),
+        [] => Err(Failed::Input(format!("there is no key {id}; natgate key list shows all"))),
+        several => {
+            let ids: Vec<_> = several.iter().map(|key| key.id.as_str()).collect();
+            Err(Failed::Input(format!("several keys have the name {id}: {}", ids.join(", "))))
+        }
+    }
+}
+
+fn update(id: &str, values: KeyValues, args: &AskArgs, console: &mut Console<'_>) -> Result<(), Failed> {
+    ask(&args.client(), Request::UpdateKey { id: id.to_owned(), values }, |answer| {
+        let Answer::Key(key) = answer else { return Ok(()) };
+        print(&key, args, console)
+    })?;
+    Ok(())
+}
+
+/// A key as it is now.
+fn print(key: &Key, args: &AskArgs, console: &mut Console<'_>) -> io::Result<()> {
+    if args.output == Format::Json {
+        return pretty(console, &serde_json::json!(key));
+    }
+    let Key { id, name, role, created_at } = key;
+    let name = name.as_deref().unwrap_or("-");
+    writeln!(
+        console.out,
+        "id          {id}\nname        {name}\nrole        {role}\ncreated at  {created_at}"
+    )
 }
 
 fn delete(id: &str, args: &AskArgs, console: &mut Console<'_>) -> Result<(), Failed> {

@@ -338,6 +338,29 @@ pub fn session(session: &Session) -> String {
     ])
 }
 
+/// All that is known of a session.
+pub fn whole_session(session: &Session) -> String {
+    let workers: Vec<_> = session.workers.iter().map(u16::to_string).collect();
+    let lines = [
+        ("protocol", session.protocol.clone()),
+        ("inside", session.inside.clone()),
+        ("external", session.external.clone()),
+        ("peer", session.peer.clone()),
+        ("kind", session.kind.clone()),
+        ("entry", session.entry.clone()),
+        ("gateway", session.gateway.clone()),
+        ("vpc", session.vpc.clone()),
+        ("state", session.state.clone()),
+        ("out", format!("{} bytes", session.bytes_out)),
+        ("in", format!("{} bytes", session.bytes_in)),
+        ("age", time(session.age_seconds)),
+        ("idle", time(session.idle_seconds)),
+        ("expires in", time(session.expires_seconds)),
+        ("workers", workers.join(", ")),
+    ];
+    lines.map(|(name, value)| format!("{name:<10}  {value}\n")).concat()
+}
+
 fn steps(steps: &[Step]) -> String {
     let width = steps.iter().map(|step| step.stage.chars().count()).max().unwrap_or(0);
     let lines: Vec<_> =

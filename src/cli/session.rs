@@ -1,4 +1,4 @@
-//! `natgate session`: sessions listed, ended, watched.
+//! `natgate session`: sessions listed, shown, ended, watched.
 
 use std::io;
 
@@ -9,13 +9,19 @@ use crate::cli::Console;
 use crate::cli::args::{ClientArgs, SessionConditions, SessionsArgs, seconds};
 use crate::cli::ask::{self, Failed, ask};
 use crate::cli::output::bytes;
-use crate::control::protocol::{Answer, KillRequest, Request, WatchRequest};
+use crate::cli::render;
+use crate::control::protocol::{Answer, KillRequest, Request, SessionsRequest, WatchRequest};
+
+/// Sessions that are shown whole, at most.
+const SHOWN: u64 = 100;
 
 /// What to do with sessions.
 #[derive(Clone, Debug, Subcommand)]
 pub enum SessionVerb {
     /// List live sessions, as natgate sessions does.
     List(SessionsArgs),
+    /// Show all that is known of sessions, a line for each value. At least one condition must be given, and all that are must hold.
+    Show(ShowArgs),
     /// End sessions. All conditions that are given must hold; without any, --all must be given.
     ///
     /// A connection whose host goes on sending gets a new session: a DNAT entry makes one at once, an SNAT entry of UDP with another
@@ -25,6 +31,17 @@ pub enum SessionVerb {
     ///
     /// Where more happens than can be shown, a line says how much is missing. One command can watch at a time.
     Watch(WatchArgs),
+}
+
+/// Arguments of `session show`.
+#[derive(Clone, Debug, Args)]
+pub struct ShowArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub conditions: SessionConditions,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub client: ClientArgs,
 }
 
 /// Arguments of `session kill`.
@@ -66,6 +83,7 @@ impl SessionVerb {
     pub(super) const fn json(&self) -> bool {
         match self {
             Self::List(args) => args.client.json,
+            Self::Show(args) => args.client.json,
             Self::Kill(args) => args.client.json,
             Self::Watch(args) => args.client.json,
         }
@@ -76,9 +94,39 @@ impl SessionVerb {
 pub(super) fn execute(verb: &SessionVerb, console: &mut Console<'_>) -> Result<(), Failed> {
     match verb {
         SessionVerb::List(args) => ask::sessions(args, console),
+        SessionVerb::Show(args) => show(args, console),
         SessionVerb::Kill(args) => kill(args, console),
         SessionVerb::Watch(args) => watch(args, console),
     }
+}
+
+fn show(args: &ShowArgs, console: &mut Console<'_>) -> Result<(), Failed> {
+    let ShowArgs { conditions, client } = args.clone();
+    let request = SessionsRequest { limit: Some(SHOWN), ..conditions.request() };
+    if request.is_of_all() {
+        let rule = "no condition is given: say which sessions, such as --inside 10.0.1.10:40000; natgate session list has all";
+        return Err(Failed::Input(rule.to_owned()));
+    }
+    let mut is_first = true;
+    let end = ask(&client, Request::Sessions(request), |answer| match answer {
+        Answer::Session(session) if client.json => {
+            serde_json::to_writer(&mut *console.out, &session)?;
+            writeln!(console.out)
+        }
+        Answer::Session(session) => {
+            let space = if std::mem::take(&mut is_first) { "" } else { "\n" };
+            console.out.write_all(format!("{space}{}", render::whole_session(&session)).as_bytes())
+        }
+        _ => Ok(()),
+    })?;
+    console.out.flush()?;
+    if end.count == 0 {
+        console.note("no session matches");
+    }
+    if end.truncated {
+        console.note(format_args!("there may be more than these {}", end.count));
+    }
+    Ok(())
 }
 
 fn kill(args: &KillArgs, console: &mut Console<'_>) -> Result<(), Failed> {

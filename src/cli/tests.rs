@@ -4,13 +4,13 @@ use std::sync::{Arc, Mutex};
 use clap::{CommandFactory, Parser};
 
 use super::*;
-use crate::control::access::Caller;
+use crate::control::access::{Caller, Role};
 use crate::control::protocol::{
     ActivityStats, Answer, Applied, Change, ChangeKind, ChangeRequest, Changed, Counts, CrowdedDestination,
-    End, Explanation, ExternalPorts, Fault, FaultCode, Finding, GatewayStatus, Killed, LiveSessions,
-    MemoryStatus, MeteredHour, Occupancy, PortStats, PortStatus, Refused, Reloaded, Request, Session,
-    SessionLogTotals, SessionPolicy, Stats, Status, Step, Trace, Unconfirmed, Usage, UsageBy, UsageRequest,
-    WorkerStats, WorkerStatus,
+    End, Explanation, ExternalPorts, Fault, FaultCode, Finding, GatewayStatus, Key, KeyValues, Killed,
+    LiveSessions, MemoryStatus, MeteredHour, Occupancy, PortStats, PortStatus, Refused, Reloaded, Request,
+    Session, SessionLogTotals, SessionPolicy, Stats, Status, Step, Trace, Unconfirmed, Usage, UsageBy,
+    UsageRequest, WorkerStats, WorkerStatus,
 };
 use crate::control::service::{Interrupted, Service, Sink, Waiting};
 use crate::control::socket::scratch::Directory;
@@ -243,6 +243,40 @@ fn sessions_are_listed() {
 }
 
 #[test]
+fn a_session_is_shown_whole() {
+    let bench = Bench::new(vec![Answer::Session(Box::new(session()))]);
+    insta::assert_snapshot!(bench.text(&["session", "show", "--inside", "10.0.1.10:40000"]));
+    let json = bench.text(&["session", "show", "--eip", "203.0.113.17", "--json"]);
+    assert_eq!(serde_json::from_str::<Session>(&json).unwrap(), session());
+    let Request::Sessions(request) = bench.asked() else { panic!("{:?}", bench.asked()) };
+    assert!(request.eip.is_some() && request.limit.is_some());
+    let (exit, out, err) = bench.run(&["session", "show"]);
+    assert!(exit == Exit::Input && out.is_empty() && err.contains("no condition is given"), "{err}");
+}
+
+#[test]
+fn keys_are_shown_and_changed() {
+    let key = |id: &str, name: &str| Key {
+        id: id.into(),
+        name: Some(name.into()),
+        role: Role::Operator,
+        created_at: "2026-01-31T23:00:00Z".into(),
+    };
+    let bench = Bench::new(vec![Answer::Key(key("key-1", "ci")), Answer::Key(key("key-2", "twice"))]);
+    let shown = bench.text(&["key", "show", "ci"]);
+    assert_eq!(
+        shown,
+        "id          key-1\nname        ci\nrole        operator\ncreated at  2026-01-31T23:00:00Z\n"
+    );
+    let (exit, _, err) = bench.run(&["key", "show", "nobody"]);
+    assert!(exit == Exit::Input && err.contains("there is no key nobody"), "{err}");
+    bench.text(&["key", "update", "ci", "--role", "viewer"]);
+    let values = KeyValues { role: Some("viewer".into()), name: None };
+    assert_eq!(bench.asked(), Request::UpdateKey { id: "ci".into(), values });
+    assert!(Cli::try_parse_from(["natgate", "key", "update", "ci"]).is_err());
+}
+
+#[test]
 fn all_session_filters_reach_the_gateway() {
     let bench = Bench::new(vec![]);
     let arguments = "sessions --protocol udp --inside 10.0.0.0/8 --eip 203.0.113.17:53 --peer :443 --entry all \
@@ -447,6 +481,9 @@ fn a_reload_shows_what_it_changed() {
     insta::assert_snapshot!(bench.text(&["reload"]));
     bench.text(&["reload", "--dry-run"]);
     assert!(matches!(bench.asked(), Request::Reload(request) if request.dry_run));
+    bench.text(&["reload", "--live-sessions", "drain", "--drain", "2m", "--reset"]);
+    let drain = LiveSessions { policy: SessionPolicy::Drain, drain_seconds: Some(120), reset: true };
+    assert!(matches!(bench.asked(), Request::Reload(request) if request.sessions == Some(drain)));
 }
 
 #[test]

@@ -519,14 +519,8 @@ impl Model {
         &self.dpdk
     }
 
-    /// The same settings with resources that do not stand in the file. The caller vouches for the rules between them.
-    pub fn with_resources(
-        &self,
-        vpcs: Vec<Vpc>,
-        gateways: Vec<Gateway>,
-        plans: Vec<Plan>,
-        eips: Vec<Eip>,
-    ) -> Self {
+    /// The same settings with resources that do not stand in the file; EIPs and entries are left out. The caller vouches for the rules between them.
+    pub fn with_resources(&self, vpcs: Vec<Vpc>, gateways: Vec<Gateway>, plans: Vec<Plan>) -> Self {
         Self {
             places: self.places.clone(),
             system: self.system.clone(),
@@ -542,7 +536,7 @@ impl Model {
             vpcs,
             gateways,
             plans,
-            eips,
+            eips: Vec::new(),
             dnat: Vec::new(),
             snat: Vec::new(),
         }

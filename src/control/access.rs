@@ -130,7 +130,9 @@ pub const fn role_of(request: &Request) -> Role {
         | Request::Confirm
         | Request::RollBack => Role::Operator,
         Request::Change(_) => CHANGE,
-        Request::Keys | Request::CreateKey(_) | Request::DeleteKey(_) => Role::Admin,
+        Request::Keys | Request::CreateKey(_) | Request::UpdateKey { .. } | Request::DeleteKey(_) => {
+            Role::Admin
+        }
     }
 }
 

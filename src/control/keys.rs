@@ -14,7 +14,7 @@ use crate::base::Rng;
 use crate::config::{Code, Name};
 use crate::control::access::{Caller, Role};
 use crate::control::inventory::Refusal;
-use crate::control::protocol::{CreateKey, Fault, FaultCode, Json, Key, KeyCreated};
+use crate::control::protocol::{CreateKey, Fault, FaultCode, Json, Key, KeyCreated, KeyValues};
 use crate::control::store::{AuditRecord, Transaction, Write};
 use crate::control::time::{self, now};
 use crate::control::writer::{Desk, refused};
@@ -81,13 +81,8 @@ impl Keys {
     /// # Errors
     /// What is wrong with the request, or it cannot be stored.
     pub fn create(&self, who: &str, request: &CreateKey) -> Result<KeyCreated, Fault> {
-        if let Some(name) = &request.name {
-            Name::new(name).ok_or_else(|| refused(Refusal::new(Code::InvalidName, "name").value(name)))?;
-        }
-        let role = Role::of(&request.role).ok_or_else(|| {
-            let known = Role::ALL.map(Role::name).join(", ");
-            refused(Refusal::new(Code::InvalidChoice, "role").value(&request.role).hint(known))
-        })?;
+        judge_name(request.name.as_deref())?;
+        let role = role(&request.role)?;
         let mut rng = Rng::from_system()
             .map_err(|error| Fault::new(FaultCode::Failed, format!("/dev/urandom: {error}")))?;
         let mut random = |words: usize| hex((0..words).flat_map(|_| rng.next_u64().to_be_bytes()).collect());
@@ -103,6 +98,25 @@ impl Keys {
         self.write(who, "create", None, Some(&stored))?;
         self.known.write().unwrap_or_else(PoisonError::into_inner).insert(stored.hash, key.clone());
         Ok(KeyCreated { key, secret })
+    }
+
+    /// Gives a key, by its identifier or the name that no other has, another name or role. Its secret stays, and opens what the role
+    /// does from now on.
+    ///
+    /// # Errors
+    /// There is no such key, what is wrong with the values, or the store cannot be written.
+    pub fn update(&self, who: &str, id: &str, values: &KeyValues) -> Result<Key, Fault> {
+        judge_name(values.name.as_deref())?;
+        let role = values.role.as_deref().map(role).transpose()?;
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.find(id)?;
+        let mut after = before.clone();
+        after.key.role = role.unwrap_or(before.key.role);
+        after.key.name = values.name.clone().or(after.key.name);
+        self.write(who, "update", Some(&before), Some(&after))?;
+        let Stored { key, hash } = after;
+        self.known.write().unwrap_or_else(PoisonError::into_inner).insert(hash, key.clone());
+        Ok(key)
     }
 
     /// Deletes a key, by its identifier or the name that no other has. It opens nothing any more when this returns.
@@ -158,6 +172,20 @@ impl Keys {
             .commit(&mut transaction)
             .map_err(|error| Fault::new(FaultCode::Failed, format!("{error}; nothing was changed")))
     }
+}
+
+fn judge_name(name: Option<&str>) -> Result<(), Fault> {
+    match name.filter(|name| Name::new(name).is_none()) {
+        None => Ok(()),
+        Some(name) => Err(refused(Refusal::new(Code::InvalidName, "name").value(name))),
+    }
+}
+
+fn role(word: &str) -> Result<Role, Fault> {
+    Role::of(word).ok_or_else(|| {
+        let known = Role::ALL.map(Role::name).join(", ");
+        refused(Refusal::new(Code::InvalidChoice, "role").value(word).hint(known))
+    })
 }
 
 fn hash(secret: &str) -> String {

@@ -10,6 +10,7 @@
 //! | [`inventory`] | all resources and the rules between them |
 //! | [`store`] | where they are kept |
 //! | [`writer`] | makes changes durable and in force |
+//! | [`departures`] | sessions that outlive the entries that they are of |
 //! | [`session_log`] | sessions that began and ended, written where people and collectors read it |
 //! | [`metering`] | what gateways and EIPs used, hour by hour |
 //! | [`service`] | what a transport needs of whoever answers |
@@ -19,6 +20,7 @@
 pub mod access;
 pub mod address;
 pub mod client;
+pub mod departures;
 pub mod describe;
 pub mod inventory;
 pub mod keys;

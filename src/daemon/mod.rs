@@ -11,6 +11,7 @@ mod ports;
 mod signals;
 mod watchdog;
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -169,7 +170,7 @@ fn start(
     let (ledger, snapshot, directory, model) = match store {
         Some(store) => {
             let (ledger, start) = Ledger::load(store, model, facts.clone())?;
-            claims.follow(&start.model)?;
+            claims.follow(&start.model, || addresses(&start.snapshot))?;
             (Some(ledger), start.snapshot, Arc::new(start.directory), start.model)
         }
         None => {
@@ -262,6 +263,7 @@ fn watch(manager: &Manager, signals: &Signals, notifier: &Notifier) -> Result<()
     loop {
         links.look(clock.now(), || manager.links(), |port| manager.restore(port));
         watchdog.look(clock.now(), || manager.turns(), |worker| manager.note_stall(worker), notifier);
+        manager.look_at_departures();
         for incident in manager.incidents() {
             log::error!("{incident}");
         }
@@ -322,6 +324,11 @@ fn conclude(ended: Option<Final>) -> Result<(), Error> {
     Ok(())
 }
 
+/// All EIPs.
+fn addresses(snapshot: &Snapshot) -> impl Iterator<Item = Ipv4Addr> {
+    snapshot.eips().map(|eip| eip.address.into())
+}
+
 /// What follows a configuration besides the workers: the service manager, and what ports leave to the kernel.
 #[derive(Debug)]
 struct Follower {
@@ -338,7 +345,7 @@ impl Observer for Follower {
         self.notifier.ready("forwarding");
     }
 
-    fn in_force(&self, model: &Model) -> Result<(), String> {
-        self.claims.follow(model).map_err(|error| error.to_string())
+    fn in_force(&self, model: &Model, snapshot: &Snapshot) -> Result<(), String> {
+        self.claims.follow(model, || addresses(snapshot)).map_err(|error| error.to_string())
     }
 }

@@ -110,7 +110,7 @@ pub(super) fn open(model: &Model, workers: usize, cores: Option<&[usize]>) -> Re
         };
         ports.push(opened.map_err(|error| OpenError::Port { port: port.name.to_string(), error })?);
     }
-    claims.follow(model)?;
+    claims.follow(model, || model.eips().iter().map(|eip| eip.address))?;
     Ok(Opened { ports, pool, claims, crew: capsule.crew() })
 }
 
@@ -147,11 +147,15 @@ struct SharedPort {
 }
 
 impl SharedPorts {
-    /// Makes the gateway's what a configuration says.
-    pub(super) fn follow(&self, model: &Model) -> Result<(), OpenError> {
+    /// Makes the gateway's what a configuration says; `eips` tells its EIPs.
+    pub(super) fn follow<I: Iterator<Item = Ipv4Addr>>(
+        &self,
+        model: &Model,
+        eips: impl Fn() -> I,
+    ) -> Result<(), OpenError> {
         for SharedPort { index, device, claims } in &self.0 {
-            let wanted =
-                kernel_addresses(device).and_then(|kernel| claims.replace(claimed(model, *index, &kernel)));
+            let wanted = kernel_addresses(device)
+                .and_then(|kernel| claims.replace(claimed(model, eips(), *index, &kernel)));
             wanted.map_err(|error| {
                 let port =
                     model.ports().get(index.index()).map_or_else(String::new, |port| port.name.to_string());
@@ -177,14 +181,19 @@ impl SharedPorts {
 ///
 /// On the Internet side the gateway's are its own address, its EIPs, and its next hops (so that it hears of their moves). On
 /// a VPC's side it is to receive packets for any destination, except the kernel's own addresses.
-fn claimed(model: &Model, port: PortIndex, kernel: &[Ipv4Addr]) -> Vec<(Prefix, Owner)> {
+fn claimed(
+    model: &Model,
+    eips: impl Iterator<Item = Ipv4Addr>,
+    port: PortIndex,
+    kernel: &[Ipv4Addr],
+) -> Vec<(Prefix, Owner)> {
     let mut claimed = Vec::new();
-    for (position, outside) in
-        model.outside().iter().enumerate().filter(|(_, outside)| outside.link.port == port)
-    {
+    let eips: Vec<_> = eips.collect();
+    for outside in model.outside().iter().filter(|outside| outside.link.port == port) {
         let own = std::iter::once(outside.link.address);
         let next_hops = outside.gateway.into_iter().chain(outside.routes.iter().map(|route| route.via));
-        let eips = model.eips().iter().filter(|eip| eip.outside == position).map(|eip| eip.address);
+        let is_here = |eip: &&Ipv4Addr| outside.public.iter().any(|range| range.contains((**eip).into()));
+        let eips = eips.iter().filter(is_here).copied();
         let vlan = vlan(&outside.link);
         let all = own.chain(next_hops).chain(eips);
         claimed.extend(all.map(|address| (Prefix { vlan, address, length: 32 }, Owner::Gateway)));

@@ -68,6 +68,21 @@ pub(super) fn parse(kind: Kind, value: Value) -> Result<Spec, Refusal> {
 const GIVEN: [&str; 7] =
     ["id", "status", "created_at", "dnat_table", "snat_table", "public_ip", "public_ips"];
 
+/// The same of a specification, whatever its kind.
+macro_rules! with_spec {
+    ($of_any_kind:expr, $spec:ident => $value:expr) => {
+        match $of_any_kind {
+            Spec::Vpc($spec) => $value,
+            Spec::VSwitch($spec) => $value,
+            Spec::Gateway($spec) => $value,
+            Spec::Plan($spec) => $value,
+            Spec::Eip($spec) => $value,
+            Spec::Dnat($spec) => $value,
+            Spec::Snat($spec) => $value,
+        }
+    };
+}
+
 impl Spec {
     /// Its kind.
     pub fn kind(&self) -> Kind {
@@ -102,60 +117,22 @@ impl Spec {
 
     /// The specification without its kind.
     pub fn to_value(&self) -> Value {
-        let value = match self {
-            Self::Vpc(spec) => serde_json::to_value(spec),
-            Self::VSwitch(spec) => serde_json::to_value(spec),
-            Self::Gateway(spec) => serde_json::to_value(spec),
-            Self::Plan(spec) => serde_json::to_value(spec),
-            Self::Eip(spec) => serde_json::to_value(spec),
-            Self::Dnat(spec) => serde_json::to_value(spec),
-            Self::Snat(spec) => serde_json::to_value(spec),
-        };
-        value.unwrap_or_default()
+        with_spec!(self, spec => serde_json::to_value(spec)).unwrap_or_default()
     }
 
     /// The same as text.
     pub fn to_json(&self) -> Json {
-        match self {
-            Self::Vpc(spec) => Json::of(spec),
-            Self::VSwitch(spec) => Json::of(spec),
-            Self::Gateway(spec) => Json::of(spec),
-            Self::Plan(spec) => Json::of(spec),
-            Self::Eip(spec) => Json::of(spec),
-            Self::Dnat(spec) => Json::of(spec),
-            Self::Snat(spec) => Json::of(spec),
-        }
+        with_spec!(self, spec => Json::of(spec))
     }
 
     /// Its name, where it has one.
     pub(super) fn name(&self) -> Option<&str> {
-        match self {
-            Self::Vpc(spec) => spec.name.as_deref(),
-            Self::VSwitch(spec) => spec.name.as_deref(),
-            Self::Gateway(spec) => spec.name.as_deref(),
-            Self::Plan(spec) => spec.name.as_deref(),
-            Self::Eip(spec) => spec.name.as_deref(),
-            Self::Dnat(spec) => spec.name.as_deref(),
-            Self::Snat(spec) => spec.name.as_deref(),
-        }
+        with_spec!(self, spec => spec.name.as_deref())
     }
 
     /// Its identifier and its time of creation, where they are given.
     pub(super) fn identity(&self) -> (Option<&str>, Option<&str>) {
-        macro_rules! identity {
-            ($spec:expr) => {
-                ($spec.id.as_deref(), $spec.created_at.as_deref())
-            };
-        }
-        match self {
-            Self::Vpc(spec) => identity!(spec),
-            Self::VSwitch(spec) => identity!(spec),
-            Self::Gateway(spec) => identity!(spec),
-            Self::Plan(spec) => identity!(spec),
-            Self::Eip(spec) => identity!(spec),
-            Self::Dnat(spec) => identity!(spec),
-            Self::Snat(spec) => identity!(spec),
-        }
+        with_spec!(self, spec => (spec.id.as_deref(), spec.created_at.as_deref()))
     }
 }
 
@@ -358,6 +335,13 @@ impl Inventory {
             }
         }
         Ok(())
+    }
+
+    /// Makes changes that another inventory of the same contents has made, one after the other.
+    pub fn follow(&mut self, changes: &[Change]) {
+        for change in changes {
+            self.set(change.id, change.after.as_ref());
+        }
     }
 
     /// Takes changes back, all at once.

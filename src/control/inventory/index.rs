@@ -11,7 +11,7 @@ use crate::config::{Forward, Name};
 use crate::policy::PortRange;
 
 /// Ranges of ports that do not overlap, each with its owner, by what they belong to.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Ranges<K>(BTreeMap<(K, u16), (u16, Id)>);
 
 impl<K> Default for Ranges<K> {

@@ -49,8 +49,8 @@ use crate::config::{Model, Name, Vlan};
 use crate::policy::{Lpm, Prefix};
 use index::Ranges;
 
-/// All resources, and the indexes that rules ask.
-#[derive(Debug)]
+/// All resources, and the indexes that rules ask. A copy shares the resources.
+#[derive(Clone, Debug)]
 pub struct Inventory {
     /// Ports, outside interfaces, quotas and timeouts of the configuration file.
     settings: Model,

@@ -223,11 +223,11 @@ impl Outlet for Manager {
         // Names first: what workers speak of must have one.
         let next = Arc::new(View { model, directory: Arc::new(directory) });
         self.view.replace(next);
-        self.running.publish(snapshot, PATIENCE).map_err(|lagging| {
+        self.running.publish(Arc::clone(&snapshot), PATIENCE).map_err(|lagging| {
             Fault::new(FaultCode::NotInForce, format!("{lagging}, although it is stored and published"))
                 .hint("they take it as soon as they can; natgate status shows when")
         })?;
-        frame.map_or(Ok(()), |model| self.observer.in_force(&model)).map_err(|reason| {
+        frame.map_or(Ok(()), |model| self.observer.in_force(&model, &snapshot)).map_err(|reason| {
             Fault::new(
                 FaultCode::NotInForce,
                 format!("it is stored and all workers work with it, but {reason}"),

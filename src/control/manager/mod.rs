@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `changes` | resources that live in a store |
 //! | `reload` | applies a changed configuration file as one step |
+//! | `leaving` | what becomes of the sessions of entries that a reload changes |
 //! | `report` | status and counters |
 //! | `sessions` | lists live sessions |
 //! | `capture` | copies the next frames, with what becomes of each |
@@ -20,6 +21,7 @@ mod capture;
 mod changes;
 mod explain;
 mod forecast;
+mod leaving;
 mod metering;
 pub(super) mod names;
 mod reload;
@@ -41,6 +43,7 @@ use crate::base::time::Clock;
 use crate::base::{Moment, PortIndex, WorkerIndex};
 use crate::config::{Compiler, Directory, Model, PortFacts};
 use crate::control::access::{self, Caller};
+use crate::control::departures::Departures;
 use crate::control::keys::Keys;
 use crate::control::manager::forecast::Forecast;
 use crate::control::metering::Books;
@@ -49,6 +52,7 @@ use crate::control::service::{Gone, Interrupted, Service, Sink, Waiting};
 use crate::control::session_log::Ledger;
 use crate::control::writer::Desk;
 use crate::nat::Event;
+use crate::policy::Snapshot;
 use crate::worker::{Died, Final, Incident, Running};
 
 /// Who else is to know of a changed configuration, besides the workers.
@@ -59,11 +63,11 @@ pub trait Observer: std::fmt::Debug + Send + Sync {
     /// That has ended, well or not.
     fn reloaded(&self);
 
-    /// All workers work with this configuration: whatever has to follow it does so now.
+    /// All workers work with this configuration, which is compiled into this snapshot: whatever has to follow it does so now.
     ///
     /// # Errors
     /// What did not follow, in words.
-    fn in_force(&self, model: &Model) -> Result<(), String>;
+    fn in_force(&self, model: &Model, snapshot: &Snapshot) -> Result<(), String>;
 }
 
 /// What does not change while a gateway runs.
@@ -126,14 +130,21 @@ impl Names {
     }
 }
 
+/// What a configuration file is applied with, if it is the truth.
+#[derive(Debug)]
+struct Filed {
+    compiler: Compiler,
+    departures: Departures,
+}
+
 /// The one that everything is asked of.
 #[derive(Debug)]
 pub struct Manager {
     running: Running,
     facts: Facts,
     view: Names,
-    /// Held while a configuration is changed: changes come one after the other.
-    compiler: Mutex<Compiler>,
+    /// Held while a configuration file is applied: one after the other.
+    file: Mutex<Filed>,
     observer: Box<dyn Observer>,
     /// Where resources are changed, if they live in a store.
     desk: OnceLock<Desk>,
@@ -158,7 +169,7 @@ impl Manager {
         Self {
             running,
             view: Names(Arc::new(RwLock::new(Arc::new(View { model: Arc::new(model), directory })))),
-            compiler: Mutex::new(compiler),
+            file: Mutex::new(Filed { compiler, departures: Departures::new() }),
             observer,
             desk: OnceLock::new(),
             keys: OnceLock::new(),
@@ -347,6 +358,9 @@ impl Service for Manager {
                 return Ok(End { count, ..End::default() });
             }
             Request::CreateKey(request) => Answer::KeyCreated(self.keys()?.create(&caller.name, &request)?),
+            Request::UpdateKey { id, values } => {
+                Answer::Key(self.keys()?.update(&caller.name, &id, &values)?)
+            }
             Request::DeleteKey(id) => Answer::Key(self.keys()?.delete(&caller.name, &id)?),
             Request::Capture(request) => {
                 let mut gone = None;

@@ -3,8 +3,8 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use crate::config::{self, Action, Compiler, Errors};
-use crate::control::manager::{Manager, View};
+use crate::config::{self, Action, Errors};
+use crate::control::manager::{Filed, Manager, View, leaving};
 use crate::control::protocol::{Change, ChangeKind, Fault, FaultCode, Finding, ReloadRequest, Reloaded};
 
 /// Time that workers have to take a new configuration over. They do it at their next batch, so this is ample.
@@ -12,24 +12,25 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Manager {
     /// Makes the gateway what its configuration file says, as one step: all of it or nothing. Returns when all workers work
-    /// with it. Reloads at the same time come one after the other.
+    /// with it. Reloads at the same time come one after the other. The request may say what becomes of the live sessions of entries
+    /// that the file changes or does not have any more; otherwise they end.
     ///
     /// # Errors
     /// All errors of the file, or what a running gateway cannot change; nothing has changed then. A worker that does not
     /// take the configuration over in time is named; it will as soon as it can.
     pub fn reload(&self, request: &ReloadRequest) -> Result<Reloaded, Fault> {
         // One after the other.
-        let mut compiler = self.compiler.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         if request.dry_run {
-            return self.apply(&mut compiler, request);
+            return self.apply(&mut file, request);
         }
         self.observer.reloading();
-        let applied = self.apply(&mut compiler, request);
+        let applied = self.apply(&mut file, request);
         self.observer.reloaded();
         applied
     }
 
-    fn apply(&self, compiler: &mut Compiler, request: &ReloadRequest) -> Result<Reloaded, Fault> {
+    fn apply(&self, file: &mut Filed, request: &ReloadRequest) -> Result<Reloaded, Fault> {
         if self.desk.get().is_some() {
             return Err(Fault::new(
                 FaultCode::NeedsRestart,
@@ -44,29 +45,32 @@ impl Manager {
             .map_err(|errors| refused(FaultCode::NeedsRestart, &errors))?;
         let changes: Vec<_> = config::diff(&view.model, &model).iter().map(Change::from).collect();
         let current = self.running.snapshot();
-        if request.dry_run || changes.is_empty() {
-            // A trial on a copy: numbers that it gives are not given.
-            compiler
-                .clone()
-                .compile(&model, &self.facts.ports, &current)
-                .map_err(|errors| refused(FaultCode::Configuration, &errors))?;
-            return Ok(Reloaded { generation: current.generation().0, dry_run: request.dry_run, changes });
-        }
+        // On a copy: numbers that it gives are given when it is published.
+        let mut compiler = file.compiler.clone();
         let snapshot = compiler
             .compile(&model, &self.facts.ports, &current)
             .map_err(|errors| refused(FaultCode::Configuration, &errors))?;
+        let left = leaving::note(&file.departures, request.sessions, (&current, &snapshot))?;
+        if request.dry_run || changes.is_empty() {
+            return Ok(Reloaded { generation: current.generation().0, dry_run: request.dry_run, changes });
+        }
+        file.compiler = compiler;
+        let snapshot = left.map_or(snapshot, |(snapshot, said)| {
+            file.departures.adopt(said);
+            snapshot
+        });
         let generation = snapshot.generation().0;
         let level = model.system().log;
         // Names first: what workers speak of must have one.
-        let next = View { model: Arc::new(model), directory: compiler.directory() };
+        let next = View { model: Arc::new(model), directory: file.compiler.directory() };
         let next = Arc::new(next);
         self.view.replace(Arc::clone(&next));
         log::set_max_level(level);
-        self.running.publish(snapshot, PATIENCE).map_err(|lagging| {
+        self.running.publish(Arc::clone(&snapshot), PATIENCE).map_err(|lagging| {
             Fault::new(FaultCode::NotInForce, format!("{lagging}, although it is published"))
                 .hint("they take it as soon as they can; natgate status shows when")
         })?;
-        self.observer.in_force(&next.model).map_err(|reason| {
+        self.observer.in_force(&next.model, &snapshot).map_err(|reason| {
             Fault::new(FaultCode::NotInForce, format!("all workers work with it, but {reason}"))
                 .hint("reload again when that is mended")
         })?;

@@ -70,7 +70,7 @@ impl Manager {
             port_blocks,
             crowded_destinations: self.crowded_destinations(&view),
             session_log: self.log.get().map(|ledger| ledger.totals()).unwrap_or_default(),
-            resources: resources(&view),
+            resources: resources(&view, self.running.snapshot().eip_count()),
             unconfirmed: self.unconfirmed(),
             workers,
         }
@@ -236,7 +236,7 @@ fn gateways(view: &View, snapshot: &Snapshot) -> Vec<GatewayStatus> {
         .collect()
 }
 
-fn resources(view: &View) -> std::collections::BTreeMap<String, u64> {
+fn resources(view: &View, eips: usize) -> std::collections::BTreeMap<String, u64> {
     let model = &view.model;
     let entries = |kind| view.directory.entries().filter(|(_, info)| info.kind == kind).count();
     let vswitches = model.vpcs().iter().map(|vpc| vpc.vswitches.len()).sum();
@@ -245,7 +245,7 @@ fn resources(view: &View) -> std::collections::BTreeMap<String, u64> {
         ("vswitch", vswitches),
         ("gateway", model.gateways().len()),
         ("plan", model.plans().len()),
-        ("eip", model.eips().len()),
+        ("eip", eips),
         ("dnat", entries(EntryKind::Dnat)),
         ("snat", entries(EntryKind::Snat)),
     ]

@@ -1,5 +1,8 @@
 //! A gateway on ports in memory, managed.
 
+mod reload;
+mod sessions;
+
 use std::path::Path;
 use std::sync::Mutex as TestMutex;
 use std::time::Duration;
@@ -20,7 +23,6 @@ use crate::control::protocol::{
 use crate::control::socket::scratch;
 use crate::nic::memory::{self, Far};
 use crate::nic::{Pool, Port};
-use crate::policy::Snapshot;
 use crate::worker::setup::RING;
 use crate::worker::{Gateway, Idle, OnDeath, Setup, Threads};
 
@@ -84,7 +86,7 @@ impl Observer for Notes {
     fn reloaded(&self) {
         self.0.lock().unwrap().push("reloaded");
     }
-    fn in_force(&self, _model: &Model) -> Result<(), String> {
+    fn in_force(&self, _model: &Model, _snapshot: &Snapshot) -> Result<(), String> {
         self.0.lock().unwrap().push("in force");
         Ok(())
     }
@@ -178,12 +180,7 @@ impl Bench {
 
     /// A private host sends a UDP packet to the outside.
     fn send_out(&mut self, source_port: u16) {
-        let builder = PacketBuilder::ethernet2([2, 9, 9, 9, 9, 9], self.lan_mac)
-            .ipv4([10, 0, 1, 10], [198, 51, 100, 7], 64)
-            .udp(source_port, 53);
-        let mut frame = Vec::new();
-        builder.write(&mut frame, b"question").unwrap();
-        assert!(self.lan.send(&frame));
+        assert!(self.lan.send(&question(self.lan_mac, source_port)));
     }
 
     fn stop(self) {
@@ -195,6 +192,16 @@ impl Bench {
     }
 }
 
+/// A UDP packet of a private host to the outside.
+fn question(gateway: [u8; 6], source_port: u16) -> Vec<u8> {
+    let builder = PacketBuilder::ethernet2([2, 9, 9, 9, 9, 9], gateway)
+        .ipv4([10, 0, 1, 10], [198, 51, 100, 7], 64)
+        .udp(source_port, 53);
+    let mut frame = Vec::new();
+    builder.write(&mut frame, b"question").unwrap();
+    frame
+}
+
 fn eventually(mut so: impl FnMut() -> bool) {
     for _ in 0..500 {
         if so() {
@@ -203,124 +210,6 @@ fn eventually(mut so: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(10));
     }
     panic!("it never came to pass");
-}
-
-#[test]
-fn a_reload_is_in_force_when_it_returns_and_says_what_it_changed() {
-    let bench = Bench::new(BASE);
-    let question = "tcp 198.51.100.7:999 > 203.0.113.16:80";
-    assert!(bench.explain(question).verdict.starts_with("dropped, "));
-    bench.write(&format!("{BASE}{DNAT}"));
-    let reloaded = bench.reload().unwrap();
-    assert_eq!(reloaded.changes.len(), 1);
-    let Change { change, resource, name, .. } = &reloaded.changes[0];
-    assert_eq!((*change, resource.as_str(), name.as_str()), (ChangeKind::Added, "dnat", "web"));
-    let explanation = bench.explain(question);
-    assert_eq!(explanation.entry.as_deref(), Some("dnat web (203.0.113.16:80 TCP -> 10.0.1.10:8080)"));
-    let status = bench.manager.status();
-    assert_eq!((status.generation, status.workers[0].generation), (reloaded.generation, reloaded.generation));
-    assert_eq!(status.resources["dnat"], 1);
-
-    // Nothing new: no new generation.
-    let again = bench.reload().unwrap();
-    assert_eq!((again.generation, again.changes.len()), (reloaded.generation, 0));
-
-    bench.write(BASE);
-    assert_eq!(bench.reload().unwrap().changes[0].change, ChangeKind::Removed);
-    assert!(bench.explain(question).verdict.starts_with("dropped, "));
-    let notes = bench.notes.lock().unwrap().clone();
-    let [applied, nothing] = [&["reloading", "in force", "reloaded"][..], &["reloading", "reloaded"]];
-    assert_eq!(notes, [applied, nothing, applied].concat());
-    bench.stop();
-}
-
-#[test]
-fn a_dry_run_says_what_would_change_and_changes_nothing() {
-    let bench = Bench::new(BASE);
-    bench.write(&format!("{BASE}{DNAT}"));
-    for _ in 0..2 {
-        let reloaded = bench.manager.reload(&ReloadRequest { dry_run: true }).unwrap();
-        assert_eq!((reloaded.changes.len(), reloaded.dry_run), (1, true));
-    }
-    assert!(bench.explain("tcp 198.51.100.7:999 > 203.0.113.16:80").verdict.starts_with("dropped"));
-    assert!(bench.notes.lock().unwrap().is_empty());
-    bench.stop();
-}
-
-#[test]
-fn a_file_with_errors_changes_nothing_and_all_errors_are_told() {
-    let bench = Bench::new(BASE);
-    let before = bench.manager.status().generation;
-    bench.write(&format!(
-        "{BASE}{}",
-        DNAT.replace("10.0.1.10", "10.9.9.9").replace("203.0.113.16", "203.0.113.18")
-    ));
-    let fault = bench.reload().unwrap_err();
-    assert_eq!(fault.code, FaultCode::Configuration);
-    assert!(!fault.findings.is_empty(), "{fault:?}");
-    assert!(fault.findings.iter().all(|finding| finding.line.is_some() && !finding.rule.is_empty()));
-    std::fs::remove_file(bench.config()).unwrap();
-    assert_eq!(bench.reload().unwrap_err().code, FaultCode::Configuration);
-    assert_eq!(bench.manager.status().generation, before);
-    bench.stop();
-}
-
-#[test]
-fn what_needs_a_restart_is_refused() {
-    let bench = Bench::new(BASE);
-    bench.write(&BASE.replace("workers = 1", "workers = 2").replace("eth1", "eth7"));
-    let fault = bench.reload().unwrap_err();
-    assert_eq!((fault.code, fault.findings.len()), (FaultCode::NeedsRestart, 2));
-    bench.stop();
-}
-
-#[test]
-fn usage_counts_sessions_and_bytes_of_gateways_eips_entries_and_hosts() {
-    let mut bench = Bench::new(BASE);
-    // As many as may wait for the router's address.
-    for port in 1000..1004 {
-        bench.send_out(port);
-    }
-    eventually(|| bench.sessions(&SessionsRequest::default()).len() == 4);
-    let usage = |by| bench.manager.usage(&UsageRequest { by: Some(by), limit: None }).unwrap();
-    let names = [
-        (UsageBy::Gateway, "gw1"),
-        (UsageBy::Eip, "203.0.113.17"),
-        (UsageBy::Entry, "all"),
-        (UsageBy::Host, "10.0.1.10"),
-    ];
-    for (by, name) in names {
-        let [row] = usage(by).try_into().unwrap();
-        assert_eq!((row.name.as_str(), row.sessions, row.bytes_out, row.bytes_in), (name, 4, 4 * 36, 0));
-        assert_eq!(row.sessions_created, (by != UsageBy::Host).then_some(4));
-    }
-    let [entry] = usage(UsageBy::Entry).try_into().unwrap();
-    assert_eq!((entry.table.as_deref(), entry.gateway.as_deref()), (Some("snat"), Some("gw1")));
-    // Bytes that were brought to the totals are still the session's, and are not counted again.
-    assert!(bench.sessions(&SessionsRequest::default()).iter().all(|session| session.bytes_out == 36));
-    std::thread::sleep(Duration::from_secs(1));
-    assert_eq!(usage(UsageBy::Gateway)[0].bytes_out, 4 * 36);
-    let all = bench.manager.usage(&UsageRequest::default()).unwrap();
-    assert_eq!(all.len(), 3);
-    let ports = &bench.manager.status().external_ports;
-    assert_eq!((ports.len(), ports[0].taken, ports[0].limit), (1, 4, 64_512));
-    bench.stop();
-}
-
-#[test]
-fn a_session_that_the_specification_refuses_counts_for_its_gateway_and_entry() {
-    let limited = BASE.replace("vswitch = \"web\"\n", "vswitch = \"web\"\nhost_sessions = 2\n");
-    let mut bench = Bench::new(&limited);
-    for port in 1000..1005 {
-        bench.send_out(port);
-    }
-    let usage = |by| bench.manager.usage(&UsageRequest { by: Some(by), limit: None }).unwrap();
-    eventually(|| usage(UsageBy::Gateway)[0].refused.unwrap().host_quota == 3);
-    for by in [UsageBy::Gateway, UsageBy::Entry] {
-        let row = &usage(by)[0];
-        assert_eq!((row.sessions, row.sessions_created, row.refused.unwrap().total()), (2, Some(2), 3));
-    }
-    bench.stop();
 }
 
 #[test]
@@ -362,107 +251,6 @@ fn what_is_used_stands_in_the_books() {
     assert_eq!(manager.metering(&wrong).unwrap_err().code, FaultCode::Refused);
     Arc::into_inner(manager).unwrap().stop();
     drop((wan, lan, directory));
-}
-
-#[test]
-fn sessions_are_watched_and_ended_on_request() {
-    let mut bench = Bench::new(BASE);
-    let caller = Caller::local(0);
-    for port in 1000..1005 {
-        bench.send_out(port);
-    }
-    let all = SessionsRequest::default();
-    eventually(|| bench.sessions(&all).len() == 5);
-    let kill = |sessions: &SessionsRequest, all| {
-        let request = KillRequest { sessions: sessions.clone(), reset: true, all };
-        bench.manager.kill(&caller, &request)
-    };
-    for fault in [
-        kill(&all, false).unwrap_err(),
-        kill(&SessionsRequest { vpc: Some("prod".into()), ..all.clone() }, true).unwrap_err(),
-        kill(&SessionsRequest { limit: Some(1), vpc: Some("prod".into()), ..all.clone() }, false)
-            .unwrap_err(),
-    ] {
-        assert_eq!(fault.code, FaultCode::BadRequest, "{fault}");
-    }
-    let (sender, events) = std::sync::mpsc::channel();
-    std::thread::scope(|scope| {
-        let request =
-            WatchRequest { events: Some(4), timeout_seconds: Some(20.0), ..WatchRequest::default() };
-        let watch = |event| {
-            let _ = sender.send(event);
-            ControlFlow::Continue(())
-        };
-        let manager = &bench.manager;
-        let watcher = scope.spawn(move || manager.watch(&request, &mut { watch }).unwrap());
-        assert_eq!(events.recv().unwrap(), None);
-        let second = WatchRequest { timeout_seconds: Some(0.1), ..WatchRequest::default() };
-        let busy = manager.watch(&second, &mut |_| ControlFlow::Break(())).unwrap_err();
-        assert_eq!(busy.code, FaultCode::Busy);
-
-        let of = |text: &str| SessionsRequest { inside: Some(text.parse().unwrap()), ..all.clone() };
-        assert_eq!(kill(&of("10.0.1.10:1002"), false).unwrap(), Killed { ended: 1 });
-        assert_eq!(kill(&of("10.0.1.11"), false).unwrap(), Killed { ended: 0 });
-        let named =
-            SessionsRequest { entry: Some("all".into()), peer: Some(":53".parse().unwrap()), ..all.clone() };
-        assert_eq!(kill(&named, false).unwrap(), Killed { ended: 4 });
-        let end = watcher.join().unwrap();
-        assert_eq!((end.count, end.truncated), (4, false));
-    });
-    let told: Vec<_> = events.try_iter().flatten().collect();
-    assert_eq!(told.len(), 4);
-    let words = ["event", "ending", "inside", "entry"].map(|key| told[0][key].as_str().unwrap());
-    assert_eq!(words, ["ended", "killed", "10.0.1.10:1002", "all"]);
-    assert!(bench.sessions(&all).is_empty());
-    let status = bench.manager.status();
-    assert_eq!((status.gateways[0].snat_sessions, status.external_ports.len()), (0, 0));
-    // The watch is over: another one may begin.
-    let request = WatchRequest { timeout_seconds: Some(0.01), ..WatchRequest::default() };
-    bench.manager.watch(&request, &mut |_| ControlFlow::Continue(())).unwrap();
-    assert_eq!(kill(&all, true).unwrap(), Killed { ended: 0 });
-    bench.stop();
-}
-
-#[test]
-fn sessions_are_listed_in_the_words_of_the_configuration() {
-    let mut bench = Bench::new(BASE);
-    for port in 1000..1005 {
-        bench.send_out(port);
-    }
-    let all = SessionsRequest::default();
-    eventually(|| bench.sessions(&all).len() == 5);
-    let of_port = SessionsRequest { inside: Some(":1003".parse().unwrap()), ..all.clone() };
-    let [session] = bench.sessions(&of_port).try_into().unwrap();
-    let words = [&session.kind, &session.protocol, &session.inside, &session.peer, &session.state];
-    assert_eq!(words, ["snat", "udp", "10.0.1.10:1003", "198.51.100.7:53", "active"]);
-    assert!(session.external.starts_with("203.0.113.17:"), "{}", session.external);
-    assert_eq!(
-        (session.entry.as_str(), session.gateway.as_str(), session.vpc.as_str()),
-        ("all", "gw1", "prod")
-    );
-    assert_eq!((session.bytes_out, session.bytes_in), (36, 0));
-    assert!(session.expires_seconds > 200.0 && session.age_seconds < 100.0);
-
-    let count =
-        |request: &SessionsRequest| bench.manager.sessions(request, &mut |_| panic!("only counted")).unwrap();
-    assert_eq!(count(&SessionsRequest { count: true, ..all.clone() }).count, 5);
-    let named = SessionsRequest { entry: Some("all".into()), gateway: Some("gw1".into()), ..all.clone() };
-    assert_eq!(bench.sessions(&named).len(), 5);
-    let nobody = SessionsRequest { peer: Some("192.0.2.0/24".parse().unwrap()), ..all.clone() };
-    assert!(bench.sessions(&nobody).is_empty());
-    let dnat = SessionsRequest { kind: Some(crate::control::protocol::KindFilter::Dnat), ..all.clone() };
-    assert!(bench.sessions(&dnat).is_empty());
-    for request in [
-        SessionsRequest { entry: Some("web".into()), ..all.clone() },
-        SessionsRequest { gateway: Some("gw2".into()), ..all.clone() },
-        SessionsRequest { vpc: Some("test".into()), ..all.clone() },
-    ] {
-        let fault = bench.manager.sessions(&request, &mut |_| ControlFlow::Continue(())).unwrap_err();
-        assert_eq!(fault.code, FaultCode::BadRequest);
-    }
-    let status = bench.manager.status();
-    assert_eq!(status.gateways[0].snat_sessions, 5);
-    bench.stop();
 }
 
 #[test]
@@ -560,20 +348,6 @@ fn a_computed_owner_is_told_only_if_the_time_is_one() {
         let owners = who(at).unwrap();
         assert_eq!((owners.len(), &*owners[0].inside, &*owners[0].began_at), (1, "10.0.1.17", "computed"));
     }
-    bench.stop();
-}
-
-#[test]
-fn blocks_of_ports_are_counted_while_hosts_have_them() {
-    let blocks = "source = \"vpc\"\nport_blocks = 1024";
-    let mut bench = Bench::new(&BASE.replace("source = \"vpc\"", blocks));
-    assert_eq!(bench.manager.status().port_blocks, []);
-    for port in 2000..2010 {
-        bench.send_out(port);
-    }
-    eventually(|| bench.manager.stats().total.sessions_created == 10);
-    let [blocks] = bench.manager.status().port_blocks.try_into().unwrap();
-    assert_eq!((blocks.eip.as_str(), blocks.taken, blocks.limit), ("203.0.113.17", 1, 63));
     bench.stop();
 }
 

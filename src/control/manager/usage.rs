@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 
 use crate::base::{EipIndex, EntryId, GatewayIndex};
 use crate::control::manager::{Manager, View};
@@ -92,11 +92,11 @@ impl Manager {
                 named.collect()
             }
             UsageBy::Eip => {
-                let bound: HashSet<_> = view.model.eips().iter().map(|eip| eip.address).collect();
+                let snapshot = self.running.snapshot();
                 let totals = self.totals_of(UsageKind::Eip)?;
                 let named = totals.iter().filter_map(|(index, total)| {
                     let address =
-                        directory.eip(EipIndex(*index)).filter(|address| bound.contains(address))?;
+                        directory.eip(EipIndex(*index)).filter(|it| snapshot.eip((*it).into()).is_some())?;
                     Some(row(by, address.to_string(), total))
                 });
                 named.collect()

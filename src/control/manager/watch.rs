@@ -16,6 +16,8 @@ use crate::worker::WatchError;
 const PAUSE: Duration = Duration::from_millis(20);
 /// Events that are taken of one worker before the next has its turn.
 const TURN: usize = 1024;
+/// Turns after the time is up: what had happened by then is told, and what of it is missing, even if rings were full.
+const LAST_TURNS: u32 = 20;
 
 /// Whom nothing more is asked of than which sessions.
 fn only_conditions(request: &SessionsRequest) -> Result<(), Fault> {
@@ -90,7 +92,11 @@ impl Manager {
         let mut teller = Teller::new(self.facts.clock, self.names());
         let began = self.facts.clock.now();
         let mut end = End::default();
+        let mut last_turns = 0;
         while !self.is_stopping() {
+            if timeout.is_some_and(|timeout| self.facts.clock.now().since(began) >= timeout) {
+                last_turns += 1;
+            }
             let mut taken = 0;
             for ring in &mut watch.rings {
                 for _ in 0..TURN {
@@ -111,7 +117,8 @@ impl Manager {
             if each(None).is_break() || events.is_some_and(|events| end.count >= events) {
                 return Ok(end);
             }
-            if timeout.is_some_and(|timeout| self.facts.clock.now().since(began) >= timeout) {
+            // A worker that had no room tells what is missing when it has: after the turn that made some.
+            if last_turns == LAST_TURNS || last_turns > 1 && taken == 0 {
                 end.truncated = events.is_some();
                 return Ok(end);
             }

@@ -20,15 +20,21 @@ use crate::control::describe::PacketDescription;
 
 mod answer;
 mod apply;
+mod fault;
 mod json;
 mod metering;
+mod stats;
+mod status;
 mod usage;
 
 pub use crate::control::inventory::{Document, Spec};
 pub use answer::*;
 pub use apply::*;
+pub use fault::*;
 pub use json::Json;
 pub use metering::*;
+pub use stats::*;
+pub use status::*;
 pub use usage::*;
 
 /// The protocol's version. A gateway answers requests of its own version only.
@@ -97,6 +103,13 @@ pub enum Request {
     Keys,
     /// Make an API key.
     CreateKey(CreateKey),
+    /// Change the name or the role of an API key.
+    UpdateKey {
+        /// Its identifier or name.
+        id: String,
+        /// What of it.
+        values: KeyValues,
+    },
     /// Delete the API key of this identifier or name.
     DeleteKey(String),
 }
@@ -109,6 +122,18 @@ pub struct CreateKey {
     pub role: String,
     /// A name for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// What of a key changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeyValues {
+    /// `viewer`, `operator` or `admin`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// A name for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }
 
@@ -248,6 +273,9 @@ pub struct AuditRequest {
 pub struct ReloadRequest {
     /// Only say what would change.
     pub dry_run: bool,
+    /// What becomes of the live sessions that changed and removed entries leave behind; otherwise they end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<LiveSessions>,
 }
 
 /// The side of a session that an entry of one table made.

@@ -15,6 +15,7 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
@@ -152,9 +153,16 @@ pub struct Contents {
 pub struct Store {
     path: PathBuf,
     database: Database,
-    /// The number of the next audit record.
-    next_audit: u64,
-    first_audit: u64,
+    /// Held by whoever writes: one after the other. Readers wait for nobody.
+    audited: Mutex<Audited>,
+}
+
+/// The numbers of audit records.
+#[derive(Debug, Default)]
+struct Audited {
+    first: u64,
+    /// That of the next record.
+    next: u64,
 }
 
 type Failure = redb::Error;
@@ -238,7 +246,7 @@ impl Store {
             let synced = fs::File::open(directory).and_then(|directory| directory.sync_all());
             synced.map_err(|error| failed("making its name durable")(error.to_string()))?;
         }
-        Ok(Self { path: path.to_owned(), database, next_audit: 0, first_audit: 0 })
+        Ok(Self { path: path.to_owned(), database, audited: Mutex::default() })
     }
 
     fn read(path: &Path, database: Database) -> Result<Self, StoreError> {
@@ -249,16 +257,16 @@ impl Store {
             return Err(StoreError::Newer { path: path.to_owned(), found });
         }
         migrate(&database, found).map_err(wrong)?;
-        let bounds = || -> Result<(u64, u64), Failure> {
+        let bounds = || -> Result<Audited, Failure> {
             let transaction = database.begin_read()?;
             let table = transaction.open_table(AUDITED)?;
             let first = table.first()?.map_or(0, |(number, _)| number.value());
             let last = table.last()?.map(|(_, row)| audited(row.value())).transpose()?;
             let next = last.iter().flatten().last().map_or(0, |record| record.number + 1);
-            Ok((first, next))
+            Ok(Audited { first, next })
         };
-        let (first_audit, next_audit) = bounds().map_err(wrong)?;
-        Ok(Self { path: path.to_owned(), database, next_audit, first_audit })
+        let audited = Mutex::new(bounds().map_err(wrong)?);
+        Ok(Self { path: path.to_owned(), database, audited })
     }
 
     /// Where it is.
@@ -299,9 +307,10 @@ impl Store {
     ///
     /// # Errors
     /// Nothing was written.
-    pub fn commit(&mut self, transaction: &mut Transaction) -> Result<(), StoreError> {
-        let mut next_audit = self.next_audit;
-        let mut first_audit = self.first_audit;
+    pub fn commit(&self, transaction: &mut Transaction) -> Result<(), StoreError> {
+        // Its numbers are set in one step.
+        let mut audited = self.audited.lock().unwrap_or_else(PoisonError::into_inner);
+        let Audited { first: mut first_audit, next: mut next_audit } = *audited;
         let mut written = || -> Result<(), Failure> {
             let write = self.database.begin_write()?;
             for (definition, writes) in [(KEYS, &transaction.keys), (ANSWERS, &transaction.answers)] {
@@ -364,8 +373,14 @@ impl Store {
             action: "writing to it",
             reason: error.to_string(),
         })?;
-        (self.next_audit, self.first_audit) = (next_audit, first_audit);
+        *audited = Audited { first: first_audit, next: next_audit };
         Ok(())
+    }
+
+    /// The disk takes no commit until what this gives is dropped.
+    #[cfg(test)]
+    pub(in crate::control) fn stand_still(&self) -> impl Drop {
+        self.audited.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Audit records before a number, the newest first.

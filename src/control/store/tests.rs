@@ -25,7 +25,7 @@ fn record(id: &str, after: Option<Value>) -> AuditRecord {
 fn what_was_committed_is_there_after_a_reopening() {
     let directory = scratch::Directory::new();
     let path = directory.path().join("deep/store.redb");
-    let mut store = Store::open(&path).unwrap();
+    let store = Store::open(&path).unwrap();
     let mut transaction = Transaction {
         keys: vec![write("key", Some(json!("k")))],
         answers: vec![write("again", Some(json!("a")))],
@@ -40,7 +40,7 @@ fn what_was_committed_is_there_after_a_reopening() {
     store.commit(&mut Transaction { audit: vec![record("eip-b", None)], ..Transaction::default() }).unwrap();
     assert!(matches!(Store::open(&path), Err(StoreError::InUse { .. })));
     drop(store);
-    let mut store = Store::open(&path).unwrap();
+    let store = Store::open(&path).unwrap();
     let contents = store.contents().unwrap();
     let written = br#"{"address":"203.0.113.1"}"#.to_vec();
     assert_eq!(contents.resources, [("eip-a".to_owned(), written)]);
@@ -87,7 +87,7 @@ fn a_newer_store_is_refused_and_an_older_one_migrated() {
 fn a_damaged_store_is_refused_and_left_as_it_is() {
     let directory = scratch::Directory::new();
     let path = directory.path().join("store.redb");
-    let mut store = Store::open(&path).unwrap();
+    let store = Store::open(&path).unwrap();
     let many = (0..2000).map(|i| record(&format!("eip-{i:04}"), Some(json!({ "text": "x".repeat(100) }))));
     store.commit(&mut Transaction { audit: many.collect(), ..Transaction::default() }).unwrap();
     drop(store);

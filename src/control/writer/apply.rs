@@ -4,7 +4,7 @@
 //! as the apply, so that a gateway that was killed meanwhile goes back, too: at its start, if the time is up by then. Until it is
 //! confirmed or taken back nothing else is changed: going back would take other changes along, or break on them.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -124,24 +124,18 @@ impl Work {
             return Err(refused(refusal.hint(format!("choose 1 to {LONGEST_TRIAL} seconds"))));
         }
         let now = now();
-        let shared = Arc::clone(&self.inventory);
-        // Nobody else writes, so what is planned beside readers is true until it is made.
-        let (changes, told, trial) = {
-            let inventory = shared.read().unwrap_or_else(PoisonError::into_inner);
-            let rng = &mut self.rng;
-            let planned = inventory.plan(&request.document, now, &mut || rng.next_u64());
-            let changes = planned.map_err(|objections| objected(&objections))?;
-            self.departures.judge_plan(&changes, request.sessions)?;
-            let told = differences(&inventory, &changes);
-            let seconds = request.confirm_seconds;
-            let trial = seconds.map(|seconds| Trial::new(who, seconds, now, &inventory, &changes));
-            (changes, told, trial)
-        };
+        let rng = &mut self.rng;
+        let planned = self.next.plan(&request.document, now, &mut || rng.next_u64());
+        let changes = planned.map_err(|objections| objected(&objections))?;
+        leaving::judge_plan(&self.departures, &changes, request.sessions)?;
+        let told = differences(&self.next, &changes);
+        let seconds = request.confirm_seconds;
+        let trial = seconds.map(|seconds| Trial::new(who, seconds, now, &self.next, &changes));
         if request.dry_run || changes.is_empty() {
             return Ok(Applied { generation, dry_run: request.dry_run, changes: told, unconfirmed: None });
         }
         let pending = trial.as_ref().map_or(Ok(Pending::Unchanged), Trial::pending)?;
-        let policies = leaving::policies(request.sessions, 0..changes.len(), self.moment());
+        let policies = leaving::policies(request.sessions, 0..changes.len(), self.departures.now());
         let made = self.make_all((who, "apply"), changes, policies, pending);
         if made.is_ok() {
             self.set_trial(trial);
@@ -167,7 +161,7 @@ impl Work {
         };
         let mut transaction =
             Transaction { notes: vec![note], pending: Pending::Cleared, ..Transaction::default() };
-        let committed = self.store.lock().unwrap_or_else(PoisonError::into_inner).commit(&mut transaction);
+        let committed = self.store.commit(&mut transaction);
         committed.map_err(|error| Fault::new(FaultCode::Failed, format!("{error}; nothing was changed")))?;
         self.set_trial(None);
         Ok(Applied { generation: self.outlet.current().generation().0, ..Applied::default() })
@@ -180,8 +174,7 @@ impl Work {
             Fault::new(FaultCode::Failed, format!("the apply cannot be taken back: {reason}"))
                 .hint("if the configuration file was changed, change it back and restart; or natgate confirm")
         })?;
-        let shared = Arc::clone(&self.inventory);
-        let told = differences(&shared.read().unwrap_or_else(PoisonError::into_inner), &changes);
+        let told = differences(&self.next, &changes);
         let made = self.make_all((who, "rollback"), changes, Policies::new(), Pending::Cleared);
         if made.is_ok() {
             self.set_trial(None);
@@ -217,13 +210,11 @@ impl Work {
         policies: Policies,
         pending: Pending,
     ) -> Result<Option<Compiled>, Fault> {
-        let shared = Arc::clone(&self.inventory);
-        let mut inventory = shared.write().unwrap_or_else(PoisonError::into_inner);
-        inventory.make_all(&changes);
+        self.next.make_all(&changes);
         let now = now();
-        let audit = changes.iter().map(|change| record(&inventory, who, action, now, change)).collect();
+        let audit = changes.iter().map(|change| record(&self.next, who, action, now, change)).collect();
         let mut batch = Batch { changes, audit, policies, pending, ..Batch::default() };
-        self.make(&mut inventory, &mut batch)
+        self.make(&mut batch, Inventory::make_all)
     }
 }
 

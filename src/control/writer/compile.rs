@@ -12,11 +12,12 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::Start;
-use super::leaving::{self, Departure, Departures, Policies};
+use super::leaving::{self, Policies};
 use super::touched::Touched;
 use super::words::info;
 use crate::base::{EntryId, GatewayIndex, VpcIndex};
 use crate::config::{self, Compiler, Directory, Forward, Model, Name, PortFacts, host_of};
+use crate::control::departures::{Departures, Said};
 use crate::control::inventory::resource::{Dnat, Resource, Snat};
 use crate::control::inventory::{Change, Id, Inventory, Kind};
 use crate::policy::{
@@ -45,11 +46,11 @@ fn identity(resource: &Resource) -> Option<Identity> {
 #[derive(Debug)]
 pub(super) struct Compiled {
     pub(super) snapshot: Arc<Snapshot>,
-    /// The frame of ports, VPCs, gateways and EIPs, where it changed.
+    /// The frame of ports, VPCs, gateways and plans, where it changed or EIPs came or went.
     pub(super) model: Option<Model>,
     pub(super) directory: Directory,
     /// What becomes of the sessions of entries that changed.
-    pub(super) departures: Vec<(EntryId, Option<Departure>)>,
+    pub(super) departures: Said,
     /// Numbers of entries as they were before.
     numbers: Vec<(Id, Option<EntryId>)>,
 }
@@ -146,7 +147,7 @@ impl Incremental {
         (policies, departures): (&Policies, &Departures),
         previous: &Snapshot,
         noted: &mut Vec<(Id, Option<EntryId>)>,
-    ) -> Result<(Arc<Snapshot>, Option<Model>, Directory, Vec<(EntryId, Option<Departure>)>), String> {
+    ) -> Result<(Arc<Snapshot>, Option<Model>, Directory, Said), String> {
         let touched = Touched::of(inventory, changes);
         let mut edit = previous.edit();
         let model = if touched.frame || touched.model { Some(frame(inventory)?) } else { None };
@@ -402,10 +403,11 @@ impl Incremental {
     }
 }
 
-/// Ports, VPCs, gateways and EIPs as the configuration knows them, under their identifiers.
+/// Ports, VPCs, gateways and plans as the configuration knows them, under their identifiers. EIPs are not among them: there may be a
+/// hundred thousand, and who wants to know them asks the snapshot.
 pub(super) fn frame(inventory: &Inventory) -> Result<Model, String> {
-    let (mut vpcs, mut gateways, mut plans, mut eips) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let kinds = [Kind::Vpc, Kind::Gateway, Kind::Plan, Kind::Eip];
+    let (mut vpcs, mut gateways, mut plans) = (Vec::new(), Vec::new(), Vec::new());
+    let kinds = [Kind::Vpc, Kind::Gateway, Kind::Plan];
     for resource in kinds.into_iter().flat_map(|kind| inventory.after(kind, None)) {
         let id = name(resource.id())?;
         let description = resource.meta().description.clone();
@@ -435,18 +437,8 @@ pub(super) fn frame(inventory: &Inventory) -> Result<Model, String> {
             Resource::Plan(plan) => {
                 plans.push(config::Plan { name: id, description, bandwidth: plan.bandwidth });
             }
-            Resource::Eip(eip) => eips.push(config::Eip {
-                address: eip.address,
-                name: eip.meta.name.clone(),
-                description,
-                gateway: eip.gateway.map(name).transpose()?,
-                ping: eip.ping,
-                bandwidth: eip.bandwidth,
-                plan: eip.plan.map(name).transpose()?,
-                outside: inventory.outside_of(eip.address).unwrap_or_default(),
-            }),
-            Resource::VSwitch(_) | Resource::Dnat(_) | Resource::Snat(_) => {}
+            Resource::VSwitch(_) | Resource::Eip(_) | Resource::Dnat(_) | Resource::Snat(_) => {}
         }
     }
-    Ok(inventory.settings().with_resources(vpcs, gateways, plans, eips))
+    Ok(inventory.settings().with_resources(vpcs, gateways, plans))
 }

@@ -1,7 +1,7 @@
 //! Where the writer is asked for changes, and what it keeps is read.
 
 use std::sync::mpsc::{RecvTimeoutError, Sender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -37,7 +37,7 @@ pub(super) enum Order {
 pub struct Desk {
     pub(super) queue: Sender<Queued>,
     pub(super) inventory: Arc<RwLock<Inventory>>,
-    pub(super) store: Arc<Mutex<Store>>,
+    pub(super) store: Arc<Store>,
     pub(super) unconfirmed: Arc<RwLock<Option<Unconfirmed>>>,
 }
 
@@ -111,7 +111,7 @@ impl Desk {
         }
     }
 
-    /// Reads resources. Whoever reads keeps the writer waiting: take a page and go.
+    /// Reads resources that are on the disk. Whoever reads keeps the writer waiting: take a page and go.
     pub fn read<T>(&self, read: impl FnOnce(&Inventory) -> T) -> T {
         read(&self.inventory.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -121,7 +121,7 @@ impl Desk {
     /// # Errors
     /// They cannot be read.
     pub fn keys(&self) -> Result<Vec<(String, Value)>, StoreError> {
-        self.store.lock().unwrap_or_else(PoisonError::into_inner).keys()
+        self.store.keys()
     }
 
     /// Writes what concerns no resource.
@@ -129,7 +129,7 @@ impl Desk {
     /// # Errors
     /// Nothing was written.
     pub fn commit(&self, transaction: &mut Transaction) -> Result<(), StoreError> {
-        self.store.lock().unwrap_or_else(PoisonError::into_inner).commit(transaction)
+        self.store.commit(transaction)
     }
 
     /// Audit records before a number, the newest first.
@@ -137,6 +137,6 @@ impl Desk {
     /// # Errors
     /// They cannot be read.
     pub fn audit(&self, before: Option<u64>, most: usize) -> Result<Vec<AuditRecord>, StoreError> {
-        self.store.lock().unwrap_or_else(PoisonError::into_inner).audit(before, most)
+        self.store.audit(before, most)
     }
 }

@@ -3,7 +3,8 @@
 //! Changes that wait are taken together (group commit). Each is judged by the inventory on top of the ones before it; those
 //! that hold are compiled into one snapshot, written in one transaction, published once, and answered when every worker has
 //! acknowledged the snapshot. Whatever fails before the transaction is on the disk is taken back: inventory, store and
-//! snapshot never differ. Readers see a change only when it is on the disk.
+//! snapshot never differ. Readers see a change only when it is on the disk, and never wait for the disk: the writer judges changes
+//! in an inventory of its own, and brings them to theirs afterwards.
 //!
 //! | module | what it is |
 //! | --- | --- |
@@ -25,7 +26,7 @@ mod touched;
 mod words;
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -35,6 +36,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::EntryId;
 use crate::base::rng::Rng;
 use crate::config::{Code, Directory, Model, PortFacts};
+use crate::control::departures::Departures;
 use crate::control::inventory::{Change, Id, Inventory, Kind, Refusal};
 use crate::control::protocol::{ChangeAction, ChangeRequest, Changed, Fault, FaultCode, Unconfirmed};
 use crate::control::service::Waiting;
@@ -45,7 +47,7 @@ use apply::Trial;
 use compile::{Compiled, Incremental};
 pub use desk::Desk;
 use desk::{Order, Queued};
-use leaving::{Departures, Policies};
+use leaving::Policies;
 
 /// Changes that one transaction takes at most.
 const BATCH: usize = 1024;
@@ -128,7 +130,7 @@ struct Remembered {
 pub struct Start {
     /// The first snapshot.
     pub snapshot: Arc<Snapshot>,
-    /// Ports, VPCs, gateways and EIPs.
+    /// Ports, VPCs, gateways and plans.
     pub model: Model,
     /// The names of it all.
     pub directory: Directory,
@@ -203,8 +205,9 @@ impl Writer {
     pub fn start(ledger: Ledger, outlet: Arc<dyn Outlet>) -> std::io::Result<Self> {
         let Ledger { store, inventory, incremental, remembered, trial, rng } = ledger;
         let (queue, queued) = channel();
+        let next = inventory.clone();
         let inventory = Arc::new(RwLock::new(inventory));
-        let store = Arc::new(Mutex::new(store));
+        let store = Arc::new(store);
         let unconfirmed = Arc::new(RwLock::new(trial.as_ref().map(Trial::unconfirmed)));
         let desk = Desk {
             queue,
@@ -214,8 +217,18 @@ impl Writer {
         };
         let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
         let departures = Departures::new();
-        let mut work =
-            Work { inventory, store, incremental, remembered, trial, unconfirmed, departures, rng, outlet };
+        let mut work = Work {
+            next,
+            inventory,
+            store,
+            incremental,
+            remembered,
+            trial,
+            unconfirmed,
+            departures,
+            rng,
+            outlet,
+        };
         let stopped = Arc::clone(&stop);
         let thread =
             std::thread::Builder::new().name("writer".into()).spawn(move || work.run(&queued, &stopped))?;
@@ -246,8 +259,11 @@ pub fn refused(refusal: Refusal) -> Fault {
 }
 
 struct Work {
+    /// With the changes that are being made.
+    next: Inventory,
+    /// What readers see: with those that are on the disk.
     inventory: Arc<RwLock<Inventory>>,
-    store: Arc<Mutex<Store>>,
+    store: Arc<Store>,
     incremental: Incremental,
     remembered: HashMap<String, Remembered>,
     /// The apply that waits to be confirmed, and what others see of it.
@@ -308,19 +324,15 @@ impl Work {
 
     /// Makes changes together, and answers all of them.
     fn batch(&mut self, queued: impl Iterator<Item = (String, ChangeRequest, Waiting<Changed>)>) {
-        let shared = Arc::clone(&self.inventory);
-        let mut inventory = shared.write().unwrap_or_else(PoisonError::into_inner);
         let now = now();
         let mut batch = Batch::default();
         for (who, request, answer) in queued {
-            match self.judge(&mut inventory, &who, request, now, &mut batch) {
+            match self.judge(&who, request, now, &mut batch) {
                 Ok(changed) => batch.answers.push((answer, changed)),
                 Err(fault) => answer(Err(fault)),
             }
         }
-        let made = if batch.changes.is_empty() { Ok(None) } else { self.make(&mut inventory, &mut batch) };
-        // Readers see what is on the disk; that it comes into force is waited for without them.
-        drop(inventory);
+        let made = if batch.changes.is_empty() { Ok(None) } else { self.make(&mut batch, Inventory::follow) };
         let outcome = self.publish(made);
         for (answer, mut changed) in batch.answers {
             answer(outcome.clone().map(|generation| {
@@ -343,7 +355,6 @@ impl Work {
     /// Judges one request and makes its changes in the inventory.
     fn judge(
         &mut self,
-        inventory: &mut Inventory,
         who: &str,
         request: ChangeRequest,
         now: u64,
@@ -368,18 +379,18 @@ impl Work {
             return Err(trial.refuses());
         }
         if let Some(kind) = Kind::of(&request.kind) {
-            self.departures.judge(kind, &request)?;
+            leaving::judge(&self.departures, kind, &request)?;
         }
-        let changes = self.change(inventory, &request, now).map_err(refused)?;
+        let changes = self.change(&request, now).map_err(refused)?;
         if let Err(refusal) = leaving::judge_blocks(&changes, request.sessions) {
-            inventory.undo(&changes);
+            self.next.undo(&changes);
             return Err(refused(refusal));
         }
         let first = batch.changes.len();
         let places = first..first + changes.len();
-        batch.policies.extend(leaving::policies(request.sessions, places, self.moment()));
+        batch.policies.extend(leaving::policies(request.sessions, places, self.departures.now()));
         let action = request.action.name();
-        batch.audit.extend(changes.iter().map(|change| record(inventory, who, action, now, change)));
+        batch.audit.extend(changes.iter().map(|change| record(&self.next, who, action, now, change)));
         let resource = match request.action {
             ChangeAction::Create | ChangeAction::Update => {
                 batch.audit.last().and_then(|record| record.after.clone())
@@ -398,17 +409,13 @@ impl Work {
         Ok(changed)
     }
 
-    fn change(
-        &mut self,
-        inventory: &mut Inventory,
-        request: &ChangeRequest,
-        now: u64,
-    ) -> Result<Vec<Change>, Refusal> {
+    fn change(&mut self, request: &ChangeRequest, now: u64) -> Result<Vec<Change>, Refusal> {
+        let inventory = &mut self.next;
         let kind = Kind::of(&request.kind).ok_or_else(|| {
             let known: Vec<_> = Kind::ALL.iter().map(|kind| kind.noun()).collect();
             Refusal::new(Code::InvalidChoice, "kind").value(&request.kind).hint(known.join(", "))
         })?;
-        let id = || {
+        let id = |inventory: &Inventory| {
             let text = request.id.as_deref().ok_or_else(|| Refusal::new(Code::MissingKey, "id"))?;
             inventory.resolve(kind, "id", text)
         };
@@ -421,28 +428,28 @@ impl Work {
                 inventory.create(request.body.clone(), id, now).map(|change| vec![change])
             }
             ChangeAction::Update => {
-                let id = id()?;
+                let id = id(inventory)?;
                 inventory.update(id, &request.body).map(|change| vec![change])
             }
             ChangeAction::Delete => {
-                let id = id()?;
+                let id = id(inventory)?;
                 inventory.delete(id, request.force)
             }
         }
     }
 
-    /// Compiles and stores a batch, or takes all of it back.
+    /// Compiles and stores a batch, and shows it to readers with `show`; or takes all of it back.
     fn make(
         &mut self,
-        inventory: &mut RwLockWriteGuard<'_, Inventory>,
         batch: &mut Batch,
+        show: fn(&mut Inventory, &[Change]),
     ) -> Result<Option<Compiled>, Fault> {
         let previous = self.outlet.current();
         let said = (&batch.policies, &self.departures);
-        let compiled = match self.incremental.compile(inventory, &batch.changes, said, &previous) {
+        let compiled = match self.incremental.compile(&self.next, &batch.changes, said, &previous) {
             Ok(compiled) => compiled,
             Err(reason) => {
-                self.take_back(inventory, batch);
+                self.take_back(batch);
                 return Err(Fault::new(FaultCode::Failed, format!("{reason}; nothing was changed")));
             }
         };
@@ -464,21 +471,21 @@ impl Work {
             pending: std::mem::take(&mut batch.pending),
             ..Transaction::default()
         };
-        let committed = self.store.lock().unwrap_or_else(PoisonError::into_inner).commit(&mut transaction);
-        if let Err(error) = committed {
+        if let Err(error) = self.store.commit(&mut transaction) {
             self.incremental.give_back(compiled);
-            self.take_back(inventory, batch);
+            self.take_back(batch);
             log::error!("{error}");
             return Err(Fault::new(FaultCode::Failed, format!("{error}; nothing was changed")));
         }
+        show(&mut self.inventory.write().unwrap_or_else(PoisonError::into_inner), &batch.changes);
         self.incremental.adopt(&compiled.directory);
         let mut compiled = compiled;
         self.departures.adopt(std::mem::take(&mut compiled.departures));
         Ok(Some(compiled))
     }
 
-    fn take_back(&mut self, inventory: &mut Inventory, batch: &Batch) {
-        inventory.undo(&batch.changes);
+    fn take_back(&mut self, batch: &Batch) {
+        self.next.undo(&batch.changes);
         for key in &batch.keys {
             self.remembered.remove(key);
         }
