@@ -150,7 +150,8 @@ pub fn is_listed(session: &Session, listed: &[SessionRow]) -> bool {
     listed.iter().any(|row| is_of(session, row))
 }
 
-fn is_of(session: &Session, row: &SessionRow) -> bool {
+/// Whether the engine lists this session as this row.
+pub fn is_of(session: &Session, row: &SessionRow) -> bool {
     (flow_of(row), endpoint(row.external)) == (session.flow, session.external)
 }
 

@@ -207,9 +207,17 @@ impl Reference {
         if !goes_on && !of_it.left.is_empty() {
             return Err(format!("of a fragment expected {expected:?}, or nothing\nobserved {observed:?}"));
         }
-        // One that turns round may have come as far as the turn.
-        if goes_on || self.compare_sessions(listed).is_err() {
+        if goes_on {
             *self = after;
+        }
+        // One that turns round may have come as far as the turn, and refreshed its session.
+        let (protocol, ends) = (packet.protocol(), (packet.ip.src, packet.ip.dst));
+        for session in &mut self.sessions {
+            let is_its =
+                (session.flow.protocol, (session.flow.inside.0, session.flow.peer.0)) == (protocol, ends);
+            if is_its && listed.iter().any(|row| judge::is_of(session, row) && row.idle == 0) {
+                session.last = self.now;
+            }
         }
         self.compare_sessions(listed)
     }
