@@ -3,18 +3,19 @@
 
 mod common;
 
-use std::fs::{self, File};
 use std::ops::ControlFlow;
-use std::process::{Command, Stdio};
+use std::path::Path;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use common::devices::{self, configuration, directory, natgate, refusal};
+use common::devices::{
+    self, Gateway, NATGATE, NOT_TO_BE_STARTED, assert_whole, configuration, directory, refusal,
+};
 use natgate::base::PortIndex;
 use natgate::nic::crew::Work;
 use natgate::nic::dpdk::capsule::Capsule;
 use natgate::nic::dpdk::{Dpdk, Hugepages, Options};
-use natgate::nic::{Burst, Cache, Frame, Pool, Queue};
+use natgate::nic::{Burst, Cache, Frame, Queue};
 
 const SLOTS: usize = 4096;
 
@@ -22,11 +23,6 @@ const SLOTS: usize = 4096;
 fn cores() -> Vec<usize> {
     let all = core_affinity::get_core_ids().expect("the cores of this machine");
     all.iter().map(|core| core.id).take(2).collect()
-}
-
-fn assert_whole(pool: &Pool, caches: &[&Cache]) {
-    let held: usize = caches.iter().map(|cache| cache.len()).sum();
-    assert_eq!(pool.spare_slots() + held, pool.slots(), "buffers are missing");
 }
 
 /// A worker's queues of a ring, of a source and of a sink.
@@ -166,25 +162,51 @@ fn every_core_polls_and_the_gateway_stops_all_the_same() {
     let text =
         configuration("capsule", "net_null0,size=64", "net_null1,size=64", &workers, "hugepages = \"off\"")
             .replace("idle = \"sleep\"\n", "");
-    fs::write(directory.join("natgate.toml"), text).expect("a configuration");
-    let mut command = natgate(&directory, &["run", "--config", "natgate.toml"]);
-    let log = File::create(directory.join("log")).expect("a log");
-    let mut gateway = command.stdin(Stdio::null()).stderr(log).spawn().expect("natgate");
-    let log = || fs::read_to_string(directory.join("log")).unwrap_or_default();
-    let is_ready = (0..200).any(|_| {
-        std::thread::sleep(Duration::from_millis(50));
-        log().contains("ready;")
-    });
-    let stats = natgate(&directory, &["stats", "--json"]).env("NATGATE_SOCKET", "natgate.sock").output();
+    let gateway = Gateway::start(&directory, &text).ready();
+    assert!(gateway.ask(&["stats", "--json"]).status.success(), "{}", gateway.log());
     // A reload is the gateway's to hear, and leaves capsule at work.
-    let _ = Command::new("kill").args(["-HUP", &gateway.id().to_string()]).status();
+    gateway.signal("HUP");
     std::thread::sleep(Duration::from_millis(500));
-    let again = natgate(&directory, &["status"]).env("NATGATE_SOCKET", "natgate.sock").output();
-    let _ = Command::new("kill").arg(gateway.id().to_string()).status();
-    let status = gateway.wait().expect("its end");
-    assert!(is_ready && stats.is_ok_and(|stats| stats.status.success()), "{}", log());
-    assert!(again.is_ok_and(|status| status.status.success()), "{}", log());
-    assert!(log().contains("every packet is accounted for"), "{status}: {}", log());
+    assert!(gateway.ask(&["status"]).status.success(), "{}", gateway.log());
+    let log = gateway.stop();
+    assert!(log.contains("every packet is accounted for"), "{log}");
+}
+
+/// The driver of a tap device has buffers in its queues until it is closed. They come back, and its link and its counters are
+/// told before.
+#[test]
+fn a_tap_device_is_watched_and_gives_all_buffers_back() {
+    common::need_root!();
+    if !Path::new("/dev/net/tun").exists() {
+        println!("skipped: there is no /dev/net/tun");
+        return;
+    }
+    let namespace = common::daemon::Namespace::new("capsule-tap");
+    let within: Vec<_> = namespace.within().into_iter().chain(NATGATE).collect();
+    let text = configuration(
+        "capsule",
+        "net_tap0,iface=tw",
+        "net_tap1,iface=tl",
+        "workers = 1",
+        "hugepages = \"off\"",
+    );
+    let gateway = Gateway::start_by(&within, &directory("capsule-tap"), &text).ready();
+    let run = |words: &str| {
+        let status = namespace.command("ip").args(words.split(' ')).status();
+        assert!(status.expect("ip").success(), "ip {words}");
+    };
+    // The kernel asks for an address on its side: the port counts the frame, and the link is told when it goes.
+    run("address add 10.0.1.10/24 dev tl");
+    run("route add default via 10.0.1.1");
+    let _ = namespace.command("ping").args(["-q", "-c", "1", "-W", "1", "10.0.1.1"]).output();
+    let port = || gateway.stats()["ports"][1].take();
+    gateway.eventually("no counter of its own", || port()["device"]["rx_good_packets"].as_u64() > Some(0));
+    run("link set tl down");
+    gateway.eventually("nobody saw the link go", || gateway.log().contains("port lan: its link is down"));
+    assert_eq!(port()["link_mbps"], 0);
+    let log = gateway.stop();
+    assert!(log.contains("every packet is accounted for"), "{log}");
+    assert!(!log.contains("ERROR"), "{log}");
 }
 
 /// In one line each, with what to do.
@@ -218,6 +240,11 @@ fn what_is_missing_is_said_with_the_way_out() {
             "capsule-no-capture",
             of("net_pcap0,rx_pcap=none.pcap,tx_pcap=a.pcap", "workers = 1", small),
             ["capsule does not start", "none.pcap"],
+        ),
+        (
+            "capsule-start",
+            of(NOT_TO_BE_STARTED, "workers = 1", small),
+            ["capsule does not start", "Failed to connect socket"],
         ),
         (
             "capsule-arguments",

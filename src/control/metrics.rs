@@ -401,7 +401,7 @@ fn families(status: &Status, stats: &Stats, usage: &[Usage]) -> Vec<Family> {
         "natgate_port_device_total",
         "counter",
         &["port", "counter"],
-        "A device's own counters by its own names (of ports of DPDK), once they are not zero.",
+        "A device's own counters by its own names (of ports of the back ends dpdk and capsule), once they are not zero.",
         of_devices.collect(),
     );
 

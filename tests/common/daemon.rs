@@ -44,10 +44,16 @@ impl Namespace {
 }
 
 impl Namespace {
+    /// The words before a command in it.
+    pub fn within(&self) -> [&str; 4] {
+        ["ip", "netns", "exec", &self.0]
+    }
+
     /// A command in it.
     pub fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.0, program]);
+        let [ip, words @ ..] = self.within();
+        let mut command = Command::new(ip);
+        command.args(words).arg(program);
         command
     }
 }

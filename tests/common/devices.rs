@@ -1,11 +1,12 @@
-//! A gateway on DPDK's virtual devices, by either way onto DPDK, with captures as its neighbours.
+//! A gateway on devices that need no network: captures, and DPDK's virtual devices by either way onto DPDK.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use etherparse::{NetHeaders, PacketBuilder, PacketHeaders, TransportHeader};
+use natgate::nic::{Cache, Pool};
 use pcap_file::pcap::{PcapPacket, PcapReader, PcapWriter};
 
 pub type Mac = [u8; 6];
@@ -27,12 +28,103 @@ pub fn directory(test: &str) -> PathBuf {
     directory
 }
 
+/// The words of natgate for at most half a minute.
+pub const NATGATE: [&str; 5] = ["timeout", "-k", "5", "30", env!("CARGO_BIN_EXE_natgate")];
+
 /// natgate, for at most half a minute.
 pub fn natgate(directory: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new("timeout");
-    command.arg("30").arg(env!("CARGO_BIN_EXE_natgate")).args(arguments).current_dir(directory);
+    let mut command = Command::new(NATGATE[0]);
+    command.args(&NATGATE[1..]).args(arguments).current_dir(directory);
     command
 }
+
+/// A gateway at work in a directory, which is ended when it goes out of scope.
+pub struct Gateway {
+    process: Child,
+    directory: PathBuf,
+}
+
+impl Gateway {
+    /// Starts one.
+    pub fn start(directory: &Path, configuration: &str) -> Self {
+        Self::start_by(&NATGATE, directory, configuration)
+    }
+
+    /// Starts one by these words, which end in those of [`NATGATE`]: in a network namespace, for instance.
+    pub fn start_by(words: &[&str], directory: &Path, configuration: &str) -> Self {
+        fs::write(directory.join("natgate.toml"), configuration).expect("a configuration");
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).args(["run", "--config", "natgate.toml"]).current_dir(directory);
+        let log = File::create(directory.join("log")).expect("a log");
+        let process = command.stdin(Stdio::null()).stderr(log).spawn().expect("natgate");
+        Self { process, directory: directory.to_owned() }
+    }
+
+    /// What it has said up to now.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.join("log")).unwrap_or_default()
+    }
+
+    /// Waits until something is so, for at most ten seconds.
+    pub fn eventually(&self, what: &str, mut so: impl FnMut() -> bool) {
+        let is_so = (0..200).any(|_| {
+            std::thread::sleep(Duration::from_millis(50));
+            so()
+        });
+        assert!(is_so, "{what}\n{}\n{}", self.stats(), self.log());
+    }
+
+    /// Waits until it is ready.
+    pub fn ready(self) -> Self {
+        self.eventually("it does not start", || self.log().contains("ready;"));
+        self
+    }
+
+    /// What a command says that asks it.
+    pub fn ask(&self, arguments: &[&str]) -> Output {
+        let mut command = natgate(&self.directory, arguments);
+        command.env("NATGATE_SOCKET", "natgate.sock").output().expect("natgate")
+    }
+
+    /// Its counters; null if it does not answer.
+    pub fn stats(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.ask(&["stats", "--json"]).stdout).unwrap_or_default()
+    }
+
+    /// Sends it a signal: `timeout` passes it on.
+    pub fn signal(&self, name: &str) {
+        let status =
+            Command::new("kill").args([&format!("-{name}"), &self.process.id().to_string()]).status();
+        assert!(status.expect("kill").success());
+    }
+
+    /// Has it end; what it has said.
+    pub fn stop(mut self) -> String {
+        self.signal("TERM");
+        self.process.wait().expect("its end");
+        self.log()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if let Ok(None) = self.process.try_wait() {
+            // Not SIGKILL, of which `timeout` could tell nobody.
+            let _ = Command::new("kill").arg(self.process.id().to_string()).status();
+            let _ = self.process.wait();
+        }
+    }
+}
+
+/// That no buffer is missing: what is not in the pool is in these caches.
+pub fn assert_whole(pool: &Pool, caches: &[&Cache]) {
+    let held: usize = caches.iter().map(|cache| cache.len()).sum();
+    assert_eq!(pool.spare_slots() + held, pool.slots(), "buffers are missing");
+}
+
+/// A device of DPDK's that can be set up and not be started: nobody serves its socket.
+pub const NOT_TO_BE_STARTED: &str =
+    "net_memif9,role=client,socket=/tmp/natgate-nobody.sock,socket-abstract=no";
 
 pub const REST: &str = r#"
 [[outside]]
@@ -89,18 +181,27 @@ pub fn arp(from: (Mac, Ip), wanted: Ip) -> Vec<u8> {
     frame
 }
 
-pub fn tcp(link: (Mac, Mac), from: (Ip, u16), to: (Ip, u16), payload: &[u8]) -> Vec<u8> {
-    let builder =
-        PacketBuilder::ethernet2(link.0, link.1).ipv4(from.0, to.0, 64).tcp(from.1, to.1, 7, 1000).ack(8);
+/// A TCP segment whose flags are these letters: S (SYN), A (ACK).
+pub fn tcp(link: (Mac, Mac), from: (Ip, u16), to: (Ip, u16), flags: &str, payload: &[u8]) -> Vec<u8> {
+    let mut builder =
+        PacketBuilder::ethernet2(link.0, link.1).ipv4(from.0, to.0, 64).tcp(from.1, to.1, 7, 1000);
+    for flag in flags.chars() {
+        builder = match flag {
+            'S' => builder.syn(),
+            'A' => builder.ack(8),
+            _ => panic!("no flag: {flag}"),
+        };
+    }
     let mut frame = Vec::new();
     builder.write(&mut frame, payload).expect("a frame");
     frame
 }
 
-pub fn write(path: &Path, frames: &[Vec<u8>]) {
+/// Writes a capture: frames and when they came, in milliseconds.
+pub fn write(path: &Path, frames: &[(u64, Vec<u8>)]) {
     let mut writer = PcapWriter::new(File::create(path).expect("a capture")).expect("a capture");
-    for frame in frames {
-        let packet = PcapPacket::new(Duration::ZERO, frame.len() as u32, frame);
+    for (millis, frame) in frames {
+        let packet = PcapPacket::new(Duration::from_millis(*millis), frame.len() as u32, frame);
         writer.write_packet(&packet).expect("a frame");
     }
 }
@@ -145,39 +246,21 @@ pub fn a_capture_goes_in_and_out(back_end: &str) {
     let directory = directory(&format!("{back_end}-capture"));
     let devices =
         ["wan", "lan"].map(|name| format!("net_pcap_{name},rx_pcap={name}-in.pcap,tx_pcap={name}-out.pcap"));
-    fs::write(
-        directory.join("natgate.toml"),
-        configuration(back_end, &devices[0], &devices[1], "workers = 1", "hugepages = \"off\""),
-    )
-    .expect("a configuration");
+    let text = configuration(back_end, &devices[0], &devices[1], "workers = 1", "hugepages = \"off\"");
     let sizes = [6, 100, 1000, 1460];
-    let question = |size| tcp((ROUTER.0, WAN), (CLIENT, 5000), (EIP, 80), &vec![size as u8; size]);
-    let answer = |size| tcp((WEB.0, LAN), (WEB.1, 8080), (CLIENT, 5000), &vec![size as u8; size]);
-    let wan: Vec<_> = [arp(ROUTER, [203, 0, 113, 2])].into_iter().chain(sizes.map(question)).collect();
-    let lan: Vec<_> = [arp(WEB, [10, 0, 1, 1])].into_iter().chain(sizes.map(answer)).collect();
-    write(&directory.join("wan-in.pcap"), &wan);
-    write(&directory.join("lan-in.pcap"), &lan);
-
-    let mut command = natgate(&directory, &["run", "--config", "natgate.toml"]);
-    let log = File::create(directory.join("log")).expect("a log");
-    let mut gateway = command.stdin(Stdio::null()).stderr(log).spawn().expect("natgate");
-    let counters = || {
-        let output = natgate(&directory, &["stats", "--json"]).env("NATGATE_SOCKET", "natgate.sock").output();
-        let output = output.expect("natgate");
-        serde_json::from_slice::<serde_json::Value>(&output.stdout).ok()
+    let question = |size| tcp((ROUTER.0, WAN), (CLIENT, 5000), (EIP, 80), "A", &vec![size as u8; size]);
+    let answer = |size| tcp((WEB.0, LAN), (WEB.1, 8080), (CLIENT, 5000), "A", &vec![size as u8; size]);
+    let at_once = |first, others: [Vec<u8>; 4]| {
+        [first].into_iter().chain(others).map(|frame| (0, frame)).collect::<Vec<_>>()
     };
-    let all = |counters: &serde_json::Value| counters["total"]["forwarded"].as_u64() >= Some(8);
-    let passed = (0..200).any(|_| {
-        std::thread::sleep(Duration::from_millis(50));
-        counters().is_some_and(|counters| all(&counters))
-    });
-    let log = || fs::read_to_string(directory.join("log")).unwrap_or_default();
-    assert!(passed, "{:?}\n{}", counters(), log());
-    // `timeout` passes the signal on.
-    let status = Command::new("kill").arg(gateway.id().to_string()).status();
-    assert!(status.is_ok_and(|status| status.success()));
-    let status = gateway.wait().expect("its end");
-    assert!(log().contains("every packet is accounted for"), "{status}: {}", log());
+    let (wan, lan) = (arp(ROUTER, [203, 0, 113, 2]), arp(WEB, [10, 0, 1, 1]));
+    write(&directory.join("wan-in.pcap"), &at_once(wan, sizes.map(question)));
+    write(&directory.join("lan-in.pcap"), &at_once(lan, sizes.map(answer)));
+
+    let gateway = Gateway::start(&directory, &text);
+    gateway.eventually("not all are forwarded", || gateway.stats()["total"]["forwarded"].as_u64() >= Some(8));
+    let log = gateway.stop();
+    assert!(log.contains("every packet is accounted for"), "{log}");
 
     let wanted = |from: (Ip, u16), to: (Ip, u16)| sizes.map(|size| (from, to, vec![size as u8; size]));
     assert_eq!(segments(&directory.join("lan-out.pcap")), wanted((CLIENT, 5000), (WEB.1, 8080)));

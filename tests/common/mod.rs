@@ -7,7 +7,6 @@
 #![allow(dead_code, unused_macros, unused_imports, reason = "every test binary uses a part of this")]
 
 pub mod daemon;
-#[cfg(feature = "dpdk")]
 pub mod devices;
 pub mod veth;
 

@@ -12,6 +12,7 @@
 //! | kernel NIC interface (KNI) | left out: to ask for it is an error |
 //! | frames in several segments, VLAN tags that the port took out | made one segment as on the wire, or refused and counted ([`refused`]) |
 //! | an `Mbuf` does not show its buffer | told for those of the last burst ([`with_last`]) |
+//! | a port is closed when capsule ends, and not before | left alone if somebody has closed it before |
 //! | what a full ring does not take is freed, and nobody is told | counted ([`sent`]) |
 //!
 //! The structures that capsule reads and writes in place are declared here with the fields that it uses; `shim.c` does not
@@ -251,7 +252,6 @@ unsafe extern "C" {
     ) -> c_int;
     pub fn rte_eth_dev_start(port: u16) -> c_int;
     pub fn rte_eth_dev_stop(port: u16) -> c_int;
-    pub fn rte_eth_dev_close(port: u16) -> c_int;
     pub fn rte_eth_macaddr_get(port: u16, address: *mut rte_ether_addr) -> c_int;
     pub fn rte_eth_promiscuous_enable(port: u16) -> c_int;
     pub fn rte_eth_promiscuous_disable(port: u16) -> c_int;
@@ -266,6 +266,11 @@ unsafe extern "C" {
     pub fn _rte_pktmbuf_free(mbuf: *mut rte_mbuf);
     #[link_name = "capsule_ffi_put_bulk"]
     pub fn _rte_mempool_put_bulk(pool: *mut rte_mempool, objects: *const *mut c_void, count: c_uint);
+
+    #[link_name = "rte_eth_dev_close"]
+    fn close(port: u16) -> c_int;
+    #[link_name = "rte_eth_dev_is_valid_port"]
+    fn is_valid_port(port: u16) -> c_int;
 
     fn capsule_ffi_alloc_bulk(pool: *mut rte_mempool, mbufs: *mut *mut rte_mbuf, count: c_uint) -> c_int;
     fn capsule_ffi_receive(port: u16, queue: u16, mbufs: *mut *mut rte_mbuf, most: u16) -> u16;
@@ -290,6 +295,16 @@ pub unsafe fn rte_eth_dev_configure(port: u16, rx_queues: u16, tx_queues: u16, c
     };
     // SAFETY: reads the one structure, whose fields the shim has in the same order.
     unsafe { capsule_ffi_configure(port, rx_queues, tx_queues, &raw const conf) }
+}
+
+/// Closes a port. capsule does so when it ends; one that was closed before by somebody else is left alone.
+pub unsafe fn rte_eth_dev_close(port: u16) -> c_int {
+    // SAFETY: takes a number.
+    if unsafe { is_valid_port(port) } == 0 {
+        return 0;
+    }
+    // SAFETY: as the caller says; nothing is changed.
+    unsafe { close(port) }
 }
 
 /// Buffers that are remembered of a burst: more than capsule receives at once.

@@ -106,7 +106,8 @@ pub(super) fn why_no_port(address: &str) -> String {
     }
     match driver(&device).as_deref() {
         Some(name) if DPDKS.contains(&name) || SHARING.contains(&name) => busy(&device, address).unwrap_or_else(|| {
-            format!("DPDK has no driver for {address}, or it does not take it: `dpdk-testpmd -a {address}` says why")
+            format!("DPDK has no driver for {address}, or it does not take it: `dpdk-testpmd -a {address}` says why \
+                 (Debian has it in the package dpdk-dev)")
         }),
         Some(kernel) => {
             format!("{address} is the kernel's, by its driver {kernel}: `dpdk-env/setup bind {address}` gives it to DPDK")

@@ -62,18 +62,19 @@ impl Eal {
     /// Starts DPDK with room for `bytes` of packet buffers, and on these PCI devices.
     pub(super) fn start(options: &Options, devices: &[DeviceName], bytes: usize) -> io::Result<Arc<Self>> {
         let (memory, mut pages) = begin(options, bytes)?;
-        let mut started = initialise(arguments(options, devices, pages, memory, first_core()));
-        if let Err(error) = &started
-            && (options.hugepages, pages) == (Hugepages::Auto, Pages::Huge)
-        {
-            // Another process may have taken the pages that were free a moment ago.
-            log::warn!("DPDK takes ordinary pages: with huge ones it does not start: {}", explained(error));
-            pages = Pages::Small;
-            started = initialise(arguments(options, devices, pages, memory, first_core()));
+        let start = |pages| {
+            initialise(arguments(options, devices, pages, memory, first_core()))
+                .map_err(|error| in_words(&error))
+        };
+        let mut started = start(pages);
+        if (options.hugepages, pages) == (Hugepages::Auto, Pages::Huge) {
+            started = started.or_else(|error| {
+                log::warn!("with huge pages {error}: it is tried with ordinary ones, which cost speed");
+                pages = Pages::Small;
+                telling(error, start(pages))
+            });
         }
-        started.map_err(|error| {
-            io::Error::new(error.kind(), format!("DPDK does not start: {}", explained(&error)))
-        })?;
+        started?;
         Ok(Arc::new(Self { pages }))
     }
 }
@@ -93,6 +94,17 @@ pub(super) fn begin(options: &Options, bytes: usize) -> io::Result<(usize, Pages
     }
     sys::log_to_eal()?;
     Ok((memory, pages))
+}
+
+/// An error of starting, together with what DPDK said.
+fn in_words(error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("DPDK does not start: {}", explained(error)))
+}
+
+/// The outcome of a second try, with the error that says most. DPDK begins again if its first try failed before it came to its
+/// memory, for instance because there was no file system of huge pages; later it says only that it was begun already.
+fn telling(first: io::Error, second: io::Result<()>) -> io::Result<()> {
+    second.map_err(|second| if second.kind() == io::ErrorKind::AlreadyExists { first } else { second })
 }
 
 /// Starts DPDK with these arguments.
@@ -244,6 +256,15 @@ mod tests {
         assert_eq!(pages(Hugepages::Off, 1, 100 * MIB).unwrap(), Pages::Small);
         let error = pages(Hugepages::Require, 100 * MIB, 2 * MIB).unwrap_err().to_string();
         assert!(error.contains("100 MiB of huge pages are needed and 2 MiB are free"), "{error}");
+    }
+
+    #[test]
+    fn a_second_try_that_dpdk_refuses_does_not_hide_why_the_first_failed() {
+        let first = || io::Error::from(io::ErrorKind::OutOfMemory);
+        let of = |second: io::ErrorKind| telling(first(), Err(second.into())).unwrap_err().kind();
+        assert_eq!(of(io::ErrorKind::AlreadyExists), io::ErrorKind::OutOfMemory);
+        assert_eq!(of(io::ErrorKind::PermissionDenied), io::ErrorKind::PermissionDenied);
+        telling(first(), Ok(())).unwrap();
     }
 
     #[test]

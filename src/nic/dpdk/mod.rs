@@ -165,8 +165,8 @@ impl Dpdk {
         let wish = Wish::new(by, count, &facts)?;
         sys::start_port(port, &self.mempool, count, self.descriptors, raised, &wish.key, &mut facts)
             .map_err(|(step, error)| context(&format!("{step} fails"), &error))?;
-        let shared = Arc::new(Device::new(port, count, &self.mempool));
-        let distribution = wish.settle(port, &facts);
+        let shared = Arc::new(Device::new(port, count, &self.mempool, &wish.key));
+        let distribution = wish.settle(port);
         if sys::speed(port) == Some(0) {
             log::warn!("{}: no link yet", device.name());
         }

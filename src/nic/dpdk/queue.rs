@@ -19,12 +19,16 @@ pub(super) struct Device {
     is_stopped: bool,
     /// Held by whoever reads its counters: some drivers add up registers that reading clears.
     reading: Mutex<()>,
+    // DPDK has pointers to these two as long as the port is there.
     _mempool: Arc<Mempool>,
+    _key: Arc<[u8]>,
 }
 
 impl Device {
-    pub(super) fn new(port: u16, queues: u16, mempool: &Arc<Mempool>) -> Self {
-        Self { port, queues, is_stopped: false, reading: Mutex::default(), _mempool: Arc::clone(mempool) }
+    /// A port that was started with this pool, and this key of its hash.
+    pub(super) fn new(port: u16, queues: u16, mempool: &Arc<Mempool>, key: &Arc<[u8]>) -> Self {
+        let (mempool, key) = (Arc::clone(mempool), Arc::clone(key));
+        Self { port, queues, is_stopped: false, reading: Mutex::default(), _mempool: mempool, _key: key }
     }
 
     fn stop(&mut self) -> io::Result<()> {

@@ -17,7 +17,7 @@ pub(super) struct Wish {
     program: Option<Program>,
     workers: u16,
     /// The key of its hash, as long as the port has it.
-    pub(super) key: Vec<u8>,
+    pub(super) key: Arc<[u8]>,
 }
 
 impl Wish {
@@ -25,7 +25,7 @@ impl Wish {
     /// nobody knows.
     pub(super) fn new(by: Option<OwnedBy>, workers: u16, facts: &Facts) -> io::Result<Self> {
         if workers < 2 || !facts.hashes {
-            return Ok(Self { by: None, program: None, workers, key: Vec::new() });
+            return Ok(Self { by: None, program: None, workers, key: Arc::default() });
         }
         let length = if facts.key_length == 0 { USUAL_KEY } else { facts.key_length.into() };
         let program = by.and_then(|by| Program::new(by, workers, facts.table_length.into()));
@@ -37,22 +37,24 @@ impl Wish {
             }
         };
         key.resize(length, 0);
-        Ok(Self { by, program, workers, key })
+        Ok(Self { by, program, workers, key: key.into() })
     }
 
     /// What the started port makes of it.
-    pub(super) fn settle(self, port: u16, facts: &Facts) -> Distribution {
+    pub(super) fn settle(self, port: u16) -> Distribution {
         if self.key.is_empty() {
             return Distribution::Unknown("it has no RSS");
         }
-        if !sys::key(port).is_ok_and(|key| key == self.key) {
+        if !sys::key(port).is_ok_and(|key| *key == *self.key) {
             // What it has then is read back below.
             let _ = sys::set_key(port, &self.key);
         }
         if let Some(program) = &self.program {
             let _ = sys::set_table(port, &program.table);
         }
-        let (Ok(key), Ok(table)) = (sys::key(port), sys::table(port, facts.table_length)) else {
+        // Some drivers (mlx5) have a table of another length once the port has its queues, or once one was set.
+        let table = sys::facts(port).and_then(|facts| sys::table(port, facts.table_length));
+        let (Ok(key), Ok(table)) = (sys::key(port), table) else {
             return Distribution::Unknown("it distributes by an RSS of which it says nothing");
         };
         let rss = Rss::new(&key, IndirectionTable::new(&table));
@@ -60,7 +62,7 @@ impl Wish {
             (Some(by), Some(program)) if rss.brings_home(by, self.workers) => {
                 Distribution::Owners { key: self.key, table: program.table }
             }
-            _ => Distribution::Flows { key, rss: Arc::new(rss) },
+            _ => Distribution::Flows { key: key.into(), rss: Arc::new(rss) },
         }
     }
 }
@@ -71,9 +73,9 @@ pub(super) enum Distribution {
     /// Nobody knows; why, if there is more than one queue.
     Unknown(&'static str),
     /// Every packet of a TCP or UDP flow to the worker that owns it.
-    Owners { key: Vec<u8>, table: Vec<u16> },
+    Owners { key: Arc<[u8]>, table: Vec<u16> },
     /// By the hash of a flow.
-    Flows { key: Vec<u8>, rss: Arc<Rss> },
+    Flows { key: Arc<[u8]>, rss: Arc<Rss> },
 }
 
 impl Distribution {
@@ -102,7 +104,7 @@ impl Distribution {
             Self::Flows { key, rss } => (key, rss.table.queues()),
         };
         let mut found = Vec::new();
-        if sys::key(port).is_ok_and(|present| present != *key) {
+        if sys::key(port).is_ok_and(|present| *present != **key) {
             let outcome = sys::set_key(port, key);
             found.push(describe("its RSS key had changed", "set again", outcome));
         }
@@ -140,6 +142,7 @@ mod tests {
     use crate::nic::dpdk::{Dpdk, Hugepages, Options};
 
     /// The null device has a key and an indirection table like a NIC, though no packets: what is set is read back from it.
+    /// DPDK is started once in a process, so one test has all that needs it.
     #[test]
     fn what_a_device_was_told_is_read_back_and_restored() {
         let options = Options { hugepages: Hugepages::Off, ..Options::default() };
@@ -174,6 +177,11 @@ mod tests {
         sys::set_table(number, &[2; 128]).unwrap();
         assert!(monitor.restore().unwrap().contains("new sessions follow it"));
         assert_eq!(rss.table.queues(), [2; 128]);
+        // One that does not start, as nobody serves its socket, is closed.
+        let device = "net_memif14,role=client,socket=/tmp/natgate-nobody.sock,socket-abstract=no";
+        let error = dpdk.open(device, PortIndex(0), 1, None, Steering::FlowHash).unwrap_err();
+        assert!(error.to_string().starts_with("starting it fails"), "{error}");
+        assert!(sys::port_of(c"net_memif14").is_err(), "it is still there");
         // Rings have no hash.
         let port = open(devices[3], 2, Steering::OutsidePort);
         assert!(port.info.mode.ends_with("it has no RSS") && port.rss.is_none(), "{}", port.info.mode);

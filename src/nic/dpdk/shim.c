@@ -233,7 +233,7 @@ struct wish {
 	uint16_t descriptors;
 	/* Zero: as the port is. */
 	uint16_t mtu;
-	/* The key of its hash; none if it does not hash. */
+	/* The key of its hash, which DPDK keeps by its address; none if it does not hash. */
 	uint8_t *key;
 	uint8_t key_length;
 };
@@ -284,8 +284,7 @@ int natgate_dpdk_port(uint16_t id, struct port *port)
 	return error != 0 ? error : rte_eth_dev_get_mtu(id, &port->mtu);
 }
 
-/* Sets a port up and starts it. `step` tells what failed. */
-int natgate_dpdk_start(uint16_t id, const struct wish *wish, struct port *port, const char **step)
+static int start(uint16_t id, const struct wish *wish, struct port *port, const char **step)
 {
 	struct rte_eth_dev_info info;
 	struct rte_eth_conf conf;
@@ -352,6 +351,19 @@ int natgate_dpdk_start(uint16_t id, const struct wish *wish, struct port *port, 
 	if (wish->mtu != 0)
 		port->mtu = wish->mtu;
 	return 0;
+}
+
+/*
+ * Sets a port up and starts it. `step` tells what failed; the port is closed then, for its queues would keep the pool, and the
+ * port the key, beyond the life that the caller gives them.
+ */
+int natgate_dpdk_start(uint16_t id, const struct wish *wish, struct port *port, const char **step)
+{
+	int error = start(id, wish, port, step);
+
+	if (error != 0)
+		rte_eth_dev_close(id);
+	return error;
 }
 
 /* ---- Distribution over queues ---- */

@@ -162,14 +162,20 @@ pub(super) fn log_to_eal() -> io::Result<()> {
     outcome(unsafe { natgate_dpdk_log(note) })
 }
 
-/// Starts DPDK with these arguments.
+/// Starts DPDK with these arguments. The error is of the kind `AlreadyExists` if DPDK does not begin again after an earlier try.
 pub(super) fn start(arguments: &[CString]) -> io::Result<()> {
     let mut pointers: Vec<*mut c_char> = arguments.iter().map(|text| text.as_ptr().cast_mut()).collect();
     let count = c_int::try_from(pointers.len()).map_err(io::Error::other)?;
     // SAFETY: so many C strings, which live beyond the call; DPDK changes their order but not their text, and copies what
-    // it keeps. Not called again once it has succeeded.
+    // it keeps. It may be called again: what DPDK cannot do twice, it refuses.
     let result = unsafe { rte_eal_init(count, pointers.as_mut_ptr()) };
-    if result < 0 { Err(last_error()) } else { Ok(()) }
+    if result >= 0 {
+        return Ok(());
+    }
+    // SAFETY: reads a number of this thread.
+    let is_begun = unsafe { natgate_dpdk_errno() } == libc::EALREADY;
+    let error = last_error();
+    Err(if is_begun { io::Error::new(io::ErrorKind::AlreadyExists, error) } else { error })
 }
 
 /// Ends DPDK.
@@ -232,7 +238,7 @@ pub(super) fn facts(port: u16) -> io::Result<Facts> {
 }
 
 /// Sets a port up with `queues` queues of each kind and starts it; `mtu` zero leaves its MTU as it is, and an empty key that of
-/// its hash. The error says what failed.
+/// its hash. The pool and the key must be there as long as the port is. The error says what failed; the port is closed then.
 pub(super) fn start_port(
     port: u16,
     pool: &Mempool,
@@ -246,7 +252,8 @@ pub(super) fn start_port(
     let key = if key.is_empty() { std::ptr::null() } else { key.as_ptr() };
     let wish = RawWish { pool: pool.pool.as_ptr(), queues, descriptors, mtu, key, key_length };
     let mut step = c"".as_ptr();
-    // SAFETY: reads the one structure, writes the others; the pool lives as long as the port (`Device` holds it).
+    // SAFETY: reads the one structure, writes the others. The port keeps pointers to the pool and to the key: once it is
+    // started, `Device` holds both until it has closed the port; a port that is not started is closed before this returns.
     let result = unsafe { natgate_dpdk_start(port, &raw const wish, facts, &raw mut step) };
     outcome(result).map_err(|error| {
         // SAFETY: a constant C string of the shim.

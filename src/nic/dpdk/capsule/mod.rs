@@ -12,7 +12,7 @@
 //!
 //! # Limits
 //! Those of DPDK's back end; and capsule's own, which has had no release since 2021:
-//! - A worker needs a core, and all of them are on one NUMA node.
+//! - A worker needs a core, and all of them are on one NUMA node, which is that of the NICs.
 //! - Buffers are of 2048 bytes, so no jumbo frames. The port's MTU is left as it is.
 //! - Checksums are verified in software, as capsule shows nothing of what the port says of them.
 //! - What a full transmit ring does not take is freed by capsule: it is counted as an error of sending.
@@ -35,7 +35,7 @@ use super::{
 use crate::base::hugepage::Pages;
 use crate::base::{Checksum, PortIndex};
 use crate::nic::{Crew, Pool, Port, PortInfo, Queue};
-use queue::{CapsuleQueue, Place};
+use queue::{CapsuleQueue, Place, Watched};
 use runtime::{Places, Post, Running};
 use sys::{Buffers, Lane};
 
@@ -74,7 +74,7 @@ impl Capsule {
     ///
     /// # Errors
     /// With a message for people: as [`Dpdk::start`](super::Dpdk::start); if the buffers are not of the size that capsule has,
-    /// or cores are not on one NUMA node; and capsule's own.
+    /// or cores and NICs are not on one NUMA node; if a port does not start; and capsule's own.
     pub fn start(
         options: &Options,
         devices: &[&str],
@@ -89,6 +89,8 @@ impl Capsule {
             devices.iter().map(|name| DeviceName::parse(name)).collect::<io::Result<_>>()?;
         devices.iter().try_for_each(DeviceName::check)?;
         let main = main_core(cores)?;
+        let node = cores.first().map_or(-1, |&core| node_of(core));
+        devices.iter().try_for_each(|device| check_node(device.name(), device.node(), cores, node))?;
         let guards = devices.iter().map(|device| device.interface().map(Guard::prepare).transpose());
         let guards: Vec<_> = guards.collect::<io::Result<_>>()?;
         let (memory, pages) = eal::begin(options, buffers * (size + BESIDE))?;
@@ -156,15 +158,16 @@ impl Capsule {
             mtu: usize::from(mtu).min(LARGEST - ETHERNET) as u16,
         };
         let guard = guard.map(|guard| Box::new(guard) as _);
-        Ok(Port { index, info, queues: queues.collect(), rss: None, monitor: None, guard })
+        let queues = queues.collect();
+        let monitor = Some(Box::new(Watched::new(port, &self.running)) as _);
+        Ok(Port { index, info, queues, rss: None, monitor, guard })
     }
 }
 
 /// The core on which capsule's own tasks run: one of no worker, or the first of them if there is no other.
 fn main_core(cores: &[usize]) -> io::Result<usize> {
     let Some(&first) = cores.first() else { return Err(invalid("capsule needs a core for each worker")) };
-    let node = |core: usize| i32::try_from(core).map_or(-1, capsule_ffi::numa_node_of_cpu);
-    if let Some(other) = cores.iter().find(|&&core| node(core) != node(first)) {
+    if let Some(other) = cores.iter().find(|&&core| node_of(core) != node_of(first)) {
         return Err(invalid(format!(
             "cores {first} and {other} are on different NUMA nodes, and with capsule all workers share one pool of buffers: \
              name cores of one node in system.cores"
@@ -172,7 +175,23 @@ fn main_core(cores: &[usize]) -> io::Result<usize> {
     }
     let all = core_affinity::get_core_ids().unwrap_or_default();
     let mut others = all.iter().map(|core| core.id).filter(|core| !cores.contains(core));
-    Ok(others.find(|&core| node(core) == node(first)).unwrap_or(first))
+    Ok(others.find(|&core| node_of(core) == node_of(first)).unwrap_or(first))
+}
+
+/// The NUMA node of a core.
+fn node_of(core: usize) -> i32 {
+    i32::try_from(core).map_or(-1, capsule_ffi::numa_node_of_cpu)
+}
+
+/// That a NIC is on the node of the workers' cores, if it says on which it is: capsule has buffers on the nodes of cores only.
+fn check_node(name: &str, of_device: Option<i32>, cores: &[usize], of_cores: i32) -> io::Result<()> {
+    match of_device {
+        Some(node) if node != of_cores => Err(invalid(format!(
+            "{name} is on NUMA node {node}, and the workers' cores {cores:?} are on node {of_cores}, where capsule has its \
+             buffers: name cores of node {node} in system.cores, or take the back end dpdk"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Further arguments for DPDK. capsule names the devices itself.
@@ -220,4 +239,22 @@ fn config(
     });
     // The types of some of its fields cannot be named outside of capsule.
     serde_json::from_value(config).map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nic_on_another_node_than_the_cores_is_refused() {
+        let name = "0000:81:00.0";
+        for node in [None, Some(0)] {
+            check_node(name, node, &[2, 3], 0).unwrap();
+        }
+        let error = check_node(name, Some(1), &[2, 3], 0).unwrap_err().to_string();
+        for words in ["0000:81:00.0 is on NUMA node 1", "cores [2, 3] are on node 0", "name cores of node 1"]
+        {
+            assert!(error.contains(words), "{error}");
+        }
+    }
 }

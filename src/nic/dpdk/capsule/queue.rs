@@ -1,7 +1,7 @@
 //! One receive and transmit queue of a port of capsule's.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use capsule::PortQueue;
 
@@ -9,13 +9,43 @@ use super::runtime::Running;
 use super::sys::Lane;
 use crate::base::{Checksum, PortIndex};
 use crate::nic::dpdk::sys as dpdk;
-use crate::nic::{BURST, Burst, Cache, PortCounters, Queue};
+use crate::nic::{BURST, Burst, Cache, Monitor, PortCounters, Queue};
 
 /// Bursts that a queue is drained of at most when it is closed: more than any ring has entries.
 const MOST_DRAINED: usize = (1 << 17) / BURST;
 
 /// Where a pipeline's installation leaves a queue for its worker.
 pub(super) type Place = Arc<Mutex<Option<PortQueue>>>;
+
+/// A port as management sees it, which does not keep it from being stopped. How it distributes what it receives is capsule's.
+#[derive(Debug)]
+pub(super) struct Watched {
+    port: u16,
+    running: Weak<Running>,
+}
+
+impl Watched {
+    pub(super) fn new(port: u16, running: &Arc<Running>) -> Self {
+        Self { port, running: Arc::downgrade(running) }
+    }
+}
+
+impl Monitor for Watched {
+    fn link(&self) -> Option<u32> {
+        let _running = self.running.upgrade()?;
+        dpdk::speed(self.port)
+    }
+
+    fn statistics(&self) -> Vec<(String, u64)> {
+        let Some(running) = self.running.upgrade() else { return Vec::new() };
+        let _reading = running.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        dpdk::statistics(self.port).unwrap_or_default()
+    }
+
+    fn restore(&self) -> Option<String> {
+        None
+    }
+}
 
 /// A queue of a port.
 pub(super) struct CapsuleQueue {
@@ -92,8 +122,9 @@ impl Queue for CapsuleQueue {
     }
 
     fn counters(&mut self) -> PortCounters {
-        if self.is_first
-            && self.running.is_some()
+        // While management reads them, they are what they were.
+        if let Some(running) = self.running.as_ref().filter(|_| self.is_first)
+            && let Ok(_reading) = running.reading.try_lock()
             && let Ok([rx_missed, rx_errors, tx_errors]) = dpdk::counters(self.port)
         {
             let rx_errors = rx_errors + capsule_ffi::refused(self.port);

@@ -1,6 +1,7 @@
 //! capsule's runtime on a thread of its own, and the pipelines on its cores.
 
 use std::collections::HashMap;
+use std::ffi::CString;
 use std::future::Future;
 use std::io;
 use std::ops::ControlFlow;
@@ -68,6 +69,8 @@ pub(super) struct Running {
     /// Says how the run has ended.
     ended: Mutex<Receiver<io::Result<()>>>,
     is_stopped: bool,
+    /// Held by whoever reads the counters of ports: some drivers add up registers that reading clears.
+    pub(super) reading: Mutex<()>,
 }
 
 impl Running {
@@ -98,24 +101,30 @@ impl Drop for Running {
     }
 }
 
-/// Starts capsule's runtime, with a pipeline on each core that waits for its work. The ports are started.
+/// Starts capsule's runtime, with a pipeline on each core that waits for its work. The ports are started when it returns.
 pub(super) fn start(config: RuntimeConfig, main: usize, posts: Vec<Post>) -> io::Result<(Keeper, Running)> {
     let (started, is_started) = channel();
     let (end, ended) = channel();
     let (leave, may_leave) = channel();
     let stop = Arc::new(AtomicBool::new(false));
     let to_stop = Arc::clone(&stop);
+    let ports = posts.first().map(|post| post.places.iter().map(|(port, _)| port.clone()).collect());
+    let ports: Vec<String> = ports.unwrap_or_default();
     let life = move || {
-        let mut runtime = match build(config, main, posts, &to_stop) {
+        let mut runtime = match build(config, main, posts, &to_stop, &started) {
             Ok(runtime) => runtime,
             Err(error) => {
                 let _ = started.send(Err(error));
                 return;
             }
         };
-        // Nobody listens any more only when the gateway is given up already.
-        let _ = started.send(Ok(()));
-        let _ = end.send(runtime.execute().map_err(explained));
+        let executed = runtime.execute().map_err(explained);
+        let closed = ports.iter().map(|port| close(port)).fold(Ok(()), Result::and);
+        // Nobody listens any more to how it started, unless it did not.
+        if let Err(error) = &executed {
+            let _ = started.send(Err(io::Error::new(error.kind(), error.to_string())));
+        }
+        let _ = end.send(executed.and(closed));
         // capsule frees its buffers with the rest: it may do so when the gateway has none of them any more.
         let _ = may_leave.recv();
     };
@@ -123,23 +132,34 @@ pub(super) fn start(config: RuntimeConfig, main: usize, posts: Vec<Post>) -> io:
     let keeper =
         Keeper { stop: Arc::clone(&stop), leave: Mutex::new(Some(leave)), thread: Mutex::new(Some(thread)) };
     is_started.recv().map_err(|_| io::Error::other("the thread that starts capsule died"))??;
-    Ok((keeper, Running { stop, ended: Mutex::new(ended), is_stopped: false }))
+    let running = Running { stop, ended: Mutex::new(ended), is_stopped: false, reading: Mutex::default() };
+    Ok((keeper, running))
 }
 
-/// Sets up all that runs.
+/// Closes a port, started or not. capsule itself closes ports only when it ends, and some drivers (virtio, tap) keep the
+/// buffers in their rings until then.
+fn close(port: &str) -> io::Result<()> {
+    let port = dpdk::port_of(&CString::new(port)?)?;
+    dpdk::stop_port(port)
+}
+
+/// Sets up all that runs; `started` is told when it does.
 fn build(
     config: RuntimeConfig,
     main: usize,
     posts: Vec<Post>,
     stop: &Arc<AtomicBool>,
+    started: &Sender<io::Result<()>>,
 ) -> io::Result<Runtime> {
     let mut runtime = Runtime::build(config).map_err(explained)?;
     // Signals are the gateway's: capsule is stopped by one that it raises itself when it is told to stop, as it knows no
     // other way.
     let to_stop = Arc::clone(stop);
     runtime.set_on_signal(move |_| to_stop.load(Ordering::Acquire));
-    let to_stop = Arc::clone(stop);
+    let (to_stop, started) = (Arc::clone(stop), started.clone());
     let look = move || {
+        // capsule has started its ports when it comes here first; afterwards nobody listens.
+        let _ = started.send(Ok(()));
         if to_stop.load(Ordering::Acquire) && signal_hook::low_level::raise(SIGHUP).is_err() {
             log::warn!("capsule cannot be stopped: no signal can be raised");
         }
