@@ -57,17 +57,18 @@ fn main() -> Result<(), Error> {
 
     let published = ArcSwap::from(Arc::clone(&worker.bed.snapshot));
     let made_at = AtomicU64::new(0);
-    let (mut quiet, mut busy, mut delay) = (Histogram::new(3)?, Histogram::new(3)?, Histogram::new(3)?);
+    let mut quiet = Histogram::new(3)?;
+    let mut beside = Beside { all: Histogram::new(3)?, first: Histogram::new(3)?, delay: Histogram::new(3)? };
     let mut changes = 0;
     for _ in 0..ROUNDS {
-        worker.run(&published, &mut quiet, None)?;
+        worker.run(&mut quiet)?;
         let (stop, clock, before) = (AtomicBool::new(false), worker.clock, changes);
         std::thread::scope(|scope| {
             let changer = scope.spawn(|| {
                 pin_to(1);
                 change(&published, &made_at, &stop, clock, before, (rate, entries))
             });
-            let ran = worker.run(&published, &mut busy, Some((&made_at, &mut delay)));
+            let ran = worker.run_beside(&published, &mut beside, &made_at);
             stop.store(true, Ordering::Relaxed);
             changes = changer.join().unwrap_or(before);
             ran
@@ -80,8 +81,10 @@ fn main() -> Result<(), Error> {
     let seconds = ROUND.as_secs_f64() * ROUNDS as f64;
     println!("{entries} DNAT entries, {sessions} SNAT sessions, batches of {BATCH}");
     println!("without changes:          {}", of(&quiet));
-    println!("{:7.0} changes a second: {}", f64::from(changes) / seconds, of(&busy));
-    println!("from a change to the worker: {}", of(&delay));
+    println!("{:7.0} changes a second: {}", f64::from(changes) / seconds, of(&beside.all));
+    let share = beside.first.len() as f64 / beside.all.len() as f64;
+    println!("first ones under a new configuration, {:.2} % of them: {}", share * 100.0, of(&beside.first));
+    println!("from a change to the worker: {}", of(&beside.delay));
     Ok(())
 }
 
@@ -118,27 +121,49 @@ impl Worker {
         if sent == BATCH { Ok(nanos) } else { Err("packets were dropped".into()) }
     }
 
-    /// Batches for a round, under whatever is published.
-    fn run(
-        &mut self,
-        published: &ArcSwap<Snapshot>,
-        times: &mut Histogram<u64>,
-        mut delay: Option<(&AtomicU64, &mut Histogram<u64>)>,
-    ) -> Result<(), Error> {
+    /// Batches for a round.
+    fn run(&mut self, times: &mut Histogram<u64>) -> Result<(), Error> {
         let end = self.clock.now() + ROUND;
         while self.clock.now() < end {
-            let now_in_force = published.load();
-            if now_in_force.generation() != self.bed.snapshot.generation() {
-                self.bed.snapshot = Arc::clone(&now_in_force);
-                if let Some((made_at, delays)) = &mut delay {
-                    delays.record(self.clock.now().0.saturating_sub(made_at.load(Ordering::Relaxed)))?;
-                }
-            }
-            drop(now_in_force);
             times.record(self.batch(None)?)?;
         }
         Ok(())
     }
+
+    /// Batches for a round, under whatever is published.
+    fn run_beside(
+        &mut self,
+        published: &ArcSwap<Snapshot>,
+        times: &mut Beside,
+        made_at: &AtomicU64,
+    ) -> Result<(), Error> {
+        let end = self.clock.now() + ROUND;
+        while self.clock.now() < end {
+            let now_in_force = published.load();
+            let is_new = now_in_force.generation() != self.bed.snapshot.generation();
+            if is_new {
+                self.bed.snapshot = Arc::clone(&now_in_force);
+                times.delay.record(self.clock.now().0.saturating_sub(made_at.load(Ordering::Relaxed)))?;
+            }
+            drop(now_in_force);
+            let took = self.batch(None)?;
+            times.all.record(took)?;
+            if is_new {
+                times.first.record(took)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Nanoseconds, beside changes.
+struct Beside {
+    /// Of batches.
+    all: Histogram<u64>,
+    /// Of those that are the first ones under a new configuration.
+    first: Histogram<u64>,
+    /// From a change to the worker that works with it.
+    delay: Histogram<u64>,
 }
 
 /// Changes entries at a rate until it is to stop, each to another private port, one EIP after the other; gives how many were changed
@@ -154,13 +179,16 @@ fn change(
     let each = (f64::from(rate) * GROUP.as_secs_f64()).ceil() as u32;
     let eips = entries.div_ceil(ON_ONE).max(1);
     let mut due = clock.now();
+    // As in a gateway: whoever changes entries frees what no worker sees any more.
+    let mut replaced = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         let mut edit = published.load().edit();
         for n in done..done + each {
             put(&mut edit, n % eips * ON_ONE, 81 + (n / eips) as u16 % 2);
         }
         made_at.store(clock.now().0, Ordering::Relaxed);
-        published.store(edit.finish());
+        replaced.push(published.swap(edit.finish()));
+        replaced.retain(|snapshot| Arc::strong_count(snapshot) > 1);
         done += each;
         due = due + GROUP;
         std::thread::sleep(due.since(clock.now()));

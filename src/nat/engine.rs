@@ -22,7 +22,7 @@ use crate::nat::capture::Capture;
 use crate::nat::events::{Ending, Event, Events};
 use crate::nat::ftp::Ftp;
 use crate::nat::half_open::HalfOpen;
-use crate::nat::hosts::Hosts;
+use crate::nat::hosts::{HostKey, Hosts};
 use crate::nat::identification::Identifications;
 use crate::nat::key::Hasher;
 use crate::nat::kill::Resets;
@@ -42,7 +42,7 @@ use crate::nat::tcp;
 use crate::nat::trace::Trace;
 use crate::nat::usage::Usages;
 use crate::nat::{BATCH, Counters, NeighbourFact, Output, Verdict};
-use crate::policy::{Realm, Snapshot};
+use crate::policy::{Realm, Snapshot, Touched};
 use crate::wire::ethernet::{self, Link};
 use crate::wire::{Arrival, Packet, Transport, rewrite};
 
@@ -384,7 +384,15 @@ impl Engine {
             self.topology = cx.snapshot.topology_changed();
         }
         if !self.sessions.is_empty() {
-            self.doubt.follow(self.generation, cx.snapshot);
+            let hosts = &self.hosts;
+            let has_sessions = |touched| match touched {
+                Touched::Eip(_) => true,
+                Touched::Host(vpc, address) => {
+                    let tenant = Realm::Vpc(vpc).tenant();
+                    hosts.find(&hosts.hashed(HostKey { tenant, address })).is_some()
+                }
+            };
+            self.doubt.follow(self.generation, cx.snapshot, has_sessions);
         }
         self.ports.reconfigured();
         self.generation = generation;

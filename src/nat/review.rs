@@ -4,11 +4,15 @@
 use crate::base::{EipIndex, Generation};
 use crate::nat::engine::Engine;
 use crate::nat::session::Session;
-use crate::policy::{Mark, Marks, Snapshot};
+use crate::policy::{Mark, Marks, Snapshot, Touched};
 
-/// Slots that one batch looks at, in the order of memory, and sessions that it ends.
-const BUSY: (usize, usize) = (32, 16);
-/// The same where there is no packet to delay.
+/// Batches that a round of looking at all slots takes, while it is the least that one batch looks at, or less than the most.
+const ROUND: usize = 16_384;
+/// The least and the most slots that one batch looks at, in the order of memory.
+const BUSY: (usize, usize) = (8, 256);
+/// Sessions that it ends.
+const BUSY_ENDS: usize = 16;
+/// Slots looked at and sessions ended where there is no packet to delay.
 const IDLE: (usize, usize) = (4096, 256);
 
 /// What changed of the configuration since all sessions were looked at. The packets of all other sessions need not ask for it.
@@ -32,8 +36,13 @@ impl Doubt {
                 || self.marks.has(Mark::of_host(session.inside)))
     }
 
-    /// Notes what changed between a configuration and this one.
-    pub(super) fn follow(&mut self, before: Generation, snapshot: &Snapshot) {
+    /// Notes what changed between a configuration and this one, as far as there may be sessions of it.
+    pub(super) fn follow(
+        &mut self,
+        before: Generation,
+        snapshot: &Snapshot,
+        has_sessions: impl Fn(Touched) -> bool,
+    ) {
         let touched = snapshot.touched();
         if snapshot.topology_changed() > before || !touched.remembers(before) {
             self.is_any = true;
@@ -41,10 +50,10 @@ impl Doubt {
             self.late.fill();
             return;
         }
-        for (_, mark) in touched.since(before) {
+        for (_, touched) in touched.since(before).iter().filter(|(_, touched)| has_sessions(*touched)) {
             self.is_any = true;
-            self.marks.add(*mark);
-            self.late.add(*mark);
+            self.marks.add(touched.mark());
+            self.late.add(touched.mark());
         }
     }
 
@@ -71,9 +80,11 @@ impl Engine {
         if self.doubt.next == 0 {
             self.doubt.begin();
         }
-        let (slots, most) = if is_idle { IDLE } else { BUSY };
+        let capacity = self.sessions.capacity();
+        let busy = || ((capacity / ROUND).clamp(BUSY.0, BUSY.1), BUSY_ENDS);
+        let (slots, most) = if is_idle { IDLE } else { busy() };
         let mut ends = 0;
-        let until = (self.doubt.next + slots).min(self.sessions.capacity());
+        let until = (self.doubt.next + slots).min(capacity);
         while self.doubt.next < until && ends < most {
             let slot = self.doubt.next as u32;
             self.doubt.next += 1;
@@ -84,7 +95,7 @@ impl Engine {
                 ends += 1;
             }
         }
-        if self.doubt.next == self.sessions.capacity() {
+        if self.doubt.next == capacity {
             self.doubt.end();
         }
     }
@@ -117,10 +128,10 @@ mod tests {
         let mut doubt = Doubt::default();
         let concerns = |doubt: &Doubt| [&one, &two, &other].map(|session| doubt.concerns(session));
         assert_eq!(concerns(&doubt), [false; 3]);
-        doubt.follow(first.generation(), &second);
+        doubt.follow(first.generation(), &second, |_| true);
         assert_eq!(concerns(&doubt), [true, false, false]);
         doubt.begin();
-        doubt.follow(second.generation(), &third);
+        doubt.follow(second.generation(), &third, |_| true);
         assert_eq!(concerns(&doubt), [true, true, false]);
         doubt.end();
         assert_eq!(concerns(&doubt), [false, true, false]);
@@ -137,14 +148,14 @@ mod tests {
         edit.set_topology(Topology { ports: vec![PortVlans::default()], ..Topology::default() });
         let moved = edit.finish();
         let mut doubt = Doubt::default();
-        doubt.follow(first.generation(), &moved);
+        doubt.follow(first.generation(), &moved, |_| true);
         assert!(doubt.concerns(&session(4, 4)));
 
         let mut edit = first.edit();
         (0..5000).for_each(|eip| edit.touch(EipIndex(eip)));
         let much = edit.finish();
         let mut doubt = Doubt::default();
-        doubt.follow(first.generation(), &much);
+        doubt.follow(first.generation(), &much, |_| true);
         assert!(doubt.concerns(&session(6000, 4)));
     }
 }

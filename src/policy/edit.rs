@@ -6,6 +6,7 @@ use crate::base::{EipIndex, EntryId, Generation, PlanIndex, VpcIndex};
 use crate::policy::snapshot::{Addresses, Announcement, SnatTable, host_key};
 use crate::policy::{
     Allocation, Eip, Gateway, Host, Leaving, Limiter, Lpm, Mark, Prefix, Snapshot, SnatEntry, Topology,
+    Touched,
 };
 
 /// The next snapshot while it is being made. What is not changed is shared with the one before; what is changed is noted
@@ -14,12 +15,12 @@ use crate::policy::{
 pub struct Edit {
     next: Snapshot,
     announce: Vec<Announcement>,
-    touched: Vec<Mark>,
+    touched: Vec<Touched>,
 }
 
 /// Announcements that a snapshot remembers: more than one batch of a worker can miss.
 const ANNOUNCEMENTS: usize = 4096;
-/// Marks that it remembers: those of some publications. A worker that missed more looks at all sessions.
+/// What they touched that it remembers: that of some publications. A worker that missed more looks at all sessions.
 const TOUCHED: usize = 1024;
 
 impl Snapshot {
@@ -112,13 +113,14 @@ impl Edit {
 
     /// Notes that sessions of an EIP must be checked again.
     pub fn touch(&mut self, index: EipIndex) {
-        self.mark(Mark::of_eip(index));
+        if self.next.changed.set(Mark::of_eip(index).index(), self.next.generation) {
+            self.touched.push(Touched::Eip(index));
+        }
     }
 
-    fn mark(&mut self, mark: Mark) {
-        if self.next.changed.set(mark.index(), self.next.generation) {
-            self.touched.push(mark);
-        }
+    fn touch_host(&mut self, vpc: VpcIndex, address: u32) {
+        self.next.changed.set(Mark::of_host(address).index(), self.next.generation);
+        self.touched.push(Touched::Host(vpc, address));
     }
 
     /// Says what becomes of the sessions of an entry that are not in force any more; nothing said, they end. The caller touches the
@@ -139,7 +141,7 @@ impl Edit {
             Some(host) if self.next.hosts.get(key).is_some_and(|old| **old == host) => {}
             Some(host) => {
                 if self.next.hosts.get(key).is_none_or(|old| host.answers_more_than(old)) {
-                    self.mark(Mark::of_host(address));
+                    self.touch_host(vpc, address);
                 }
                 self.next.hosts.insert(key, Arc::new(host));
             }
@@ -178,8 +180,8 @@ impl Edit {
     }
 
     /// Notes what the step from one table of a VPC to the next concerns: the pools of an entry that came, changed or went, and of
-    /// the entry that its sources had before; and where their exemptions changed, all EIPs of the VPC, for DNAT entries, too,
-    /// give way to an exemption.
+    /// the entry that its sources had before; and where their exemptions changed, all EIPs of the VPC, for sessions that were kept
+    /// when their entry went give way to an exemption, too.
     fn touch_snat(&mut self, vpc: VpcIndex, old: &SnatTable, new: &SnatTable) {
         let mut are_exemptions_others = false;
         let prefixes = old.iter().map(|(prefix, _)| prefix);
@@ -309,7 +311,7 @@ mod tests {
         assert_eq!(step(&[(wide, snat(1, &[])), (narrow, snat(2, &[]))]), [1, 2]);
         assert_eq!(step(&[(wide, snat(1, &[])), (narrow, snat(3, &[]))]), [2, 3]);
         assert_eq!(step(&[(wide, snat(1, &[]))]), [3]);
-        // DNAT sessions of any EIP of the VPC stand on exemptions, those of the other VPC do not.
+        // Sessions that were kept may be on any EIP of the VPC, but on none of another one.
         let all = [1, 2, 3, 4, 5, 6, 7, 8];
         assert_eq!(step(&[(wide, snat(1, &exempt))]), all);
         assert_eq!(step(&[(wide, snat(1, &exempt)), (narrow, snat(2, &exempt))]), [1, 2]);

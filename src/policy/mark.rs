@@ -1,6 +1,25 @@
 //! What sessions stand on, in classes: by them a change of the configuration tells which sessions it may concern.
 
-use crate::base::EipIndex;
+use crate::base::{EipIndex, VpcIndex};
+
+/// What a change concerns: the sessions of one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Touched {
+    /// An EIP.
+    Eip(EipIndex),
+    /// A private host of a VPC: its SNAT sessions.
+    Host(VpcIndex, u32),
+}
+
+impl Touched {
+    /// The class that it is of.
+    pub const fn mark(self) -> Mark {
+        match self {
+            Self::Eip(index) => Mark::of_eip(index),
+            Self::Host(_, address) => Mark::of_host(address),
+        }
+    }
+}
 
 /// A class of EIPs, or of private hosts. What is in one class counts as changed together, which costs a look too many and
 /// nothing else.

@@ -25,7 +25,7 @@ pub use gateway::{Gateway, Limits, Meter};
 pub use interface::{Interface, PortVlans, Realm};
 pub use limiter::Limiter;
 pub use lpm::{Lpm, Prefix};
-pub use mark::{Mark, Marks};
+pub use mark::{Mark, Marks, Touched};
 pub use recent::Recent;
 pub use snapshot::{Announcement, Leaving, Route, Snapshot, SnatTable, Topology, Vpc};
 pub use snat::{Filtering, Mapping, PoolAddress, PortRange, SnatEntry};

@@ -7,7 +7,7 @@ use hashbrown::{HashMap, HashSet};
 use crate::base::{EipIndex, EntryId, GatewayIndex, Generation, InterfaceIndex, PortIndex, VpcIndex};
 use crate::policy::persist::{Generations, Map};
 use crate::policy::{
-    Eip, Gateway, Host, Interface, Limiter, Lpm, Mark, PortVlans, Prefix, Realm, Recent, SnatEntry,
+    Eip, Gateway, Host, Interface, Limiter, Lpm, Mark, PortVlans, Prefix, Realm, Recent, SnatEntry, Touched,
 };
 
 /// Where a destination is reached.
@@ -28,8 +28,10 @@ pub struct Vpc {
     pub routes: Lpm<Route>,
 }
 
-/// Ports, interfaces and routes: what changes rarely.
+/// Ports, interfaces and routes: what changes rarely. Each packet reads it, so it shares no cache line with the count of the
+/// snapshots that have it, which changes with each of them.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[repr(align(64))]
 pub struct Topology {
     /// The interfaces of each port.
     pub ports: Vec<PortVlans>,
@@ -82,8 +84,8 @@ pub struct Snapshot {
     pub(super) has_blocks: bool,
     /// When each class of EIPs and hosts was last changed.
     pub(super) changed: Generations,
-    /// The classes that changed lately.
-    pub(super) touched: Recent<Mark>,
+    /// What changed lately.
+    pub(super) touched: Recent<Touched>,
     pub(super) topology_changed: Generation,
     pub(super) announcements: Recent<Announcement>,
     pub(super) leaving: Map<Leaving>,
@@ -178,8 +180,8 @@ impl Snapshot {
         self.changed.get(Mark::of_eip(index).index())
     }
 
-    /// The classes of EIPs and hosts about which something changed lately.
-    pub fn touched(&self) -> &Recent<Mark> {
+    /// EIPs and hosts about which something changed lately; of EIPs of one class one.
+    pub fn touched(&self) -> &Recent<Touched> {
         &self.touched
     }
 
