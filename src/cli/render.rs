@@ -263,14 +263,17 @@ pub fn usage(by: UsageBy, rows: &[Usage], before: Option<(&[Usage], f64)>) -> St
         UsageBy::Entry => ("ENTRY", Some("GATEWAY")),
         UsageBy::Host => ("HOST", Some("VPC")),
     };
-    let counts = [format!(">NEW{per}"), format!(">OUT{per}"), format!(">IN{per}")];
+    let counts = [">NEW", ">OUT", ">IN", ">PACKETS OUT", ">PACKETS IN"].map(|name| format!("{name}{per}"));
     let refusals = ["SESSION LIMIT", "RATE LIMIT", "QUOTA", "NO PORT"].map(|name| format!(">{name}{per}"));
     let mut headings = vec![name.to_owned()];
     headings.extend((by == UsageBy::Entry).then(|| "TABLE".to_owned()));
     headings.extend(of.map(str::to_owned));
     headings.push(">SESSIONS".into());
     let is_host = by == UsageBy::Host;
-    headings.extend(counts.into_iter().skip(usize::from(is_host)));
+    let [new, out, into, packets @ ..] = counts;
+    headings.extend((!is_host).then_some(new));
+    headings.extend([out, into]);
+    headings.extend(packets.into_iter().filter(|_| !is_host));
     headings.extend(refusals.into_iter().filter(|_| !is_host));
     let mut table = Table::new(headings.iter().map(String::as_str));
     for row in rows {
@@ -283,6 +286,10 @@ pub fn usage(by: UsageBy, rows: &[Usage], before: Option<(&[Usage], f64)>) -> St
         }
         cells.push(number(row, &|row| row.bytes_out, &bytes));
         cells.push(number(row, &|row| row.bytes_in, &bytes));
+        let packets: [fn(&Usage) -> Option<u64>; 2] = [|row| row.packets_out, |row| row.packets_in];
+        for packets in packets.iter().filter(|_| !is_host) {
+            cells.push(number(row, &|row| packets(row).unwrap_or(0), &|count| count.to_string()));
+        }
         for at in (0..4).filter(|_| !is_host) {
             let value = |row: &Usage| row.refused.unwrap_or_default().by_reason()[at].1;
             cells.push(number(row, &value, &|count| count.to_string()));

@@ -375,6 +375,8 @@ fn usage(by: UsageBy, name: &str, sessions: u64) -> Usage {
         sessions_created: (by != UsageBy::Host).then_some(10 * sessions),
         bytes_out: 1000 * sessions,
         bytes_in: 2_000_000 * sessions,
+        packets_out: (by != UsageBy::Host).then_some(20 * sessions),
+        packets_in: (by != UsageBy::Host).then_some(1500 * sessions),
         refused: (by != UsageBy::Host).then_some(Refused { host_quota: 7, ..Refused::default() }),
     }
 }

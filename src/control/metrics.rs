@@ -71,7 +71,7 @@ fn each<T>(things: &[T], label: impl Fn(&T) -> String, value: impl Fn(&T) -> f64
     things.iter().map(|thing| (vec![label(thing)], value(thing))).collect()
 }
 
-type UsageFamilies = (UsageBy, [&'static str; 4], [&'static [&'static str]; 3], [&'static str; 4]);
+type UsageFamilies = (UsageBy, [&'static str; 5], [&'static [&'static str]; 3], [&'static str; 5]);
 
 /// Metrics of usage: by what, their names, their labels without and with a direction or a reason, and their texts.
 const USAGES: [UsageFamilies; 3] = [
@@ -81,6 +81,7 @@ const USAGES: [UsageFamilies; 3] = [
             "natgate_gateway_sessions",
             "natgate_gateway_sessions_created_total",
             "natgate_gateway_bytes_total",
+            "natgate_gateway_packets_total",
             "natgate_gateway_refused_total",
         ],
         [&["gateway"], &["gateway", "direction"], &["gateway", "reason"]],
@@ -88,6 +89,7 @@ const USAGES: [UsageFamilies; 3] = [
             "Sessions of a gateway, DNAT and SNAT.",
             "Sessions of a gateway that began, DNAT and SNAT.",
             "Bytes of IP packets in a gateway's sessions, to the Internet side (out) and to the VPC side (in).",
+            "IP packets in a gateway's sessions, to the Internet side (out) and to the VPC side (in).",
             "Packets of a gateway that were refused an SNAT session, by the reason of their drop.",
         ],
     ),
@@ -97,6 +99,7 @@ const USAGES: [UsageFamilies; 3] = [
             "natgate_eip_sessions",
             "natgate_eip_sessions_created_total",
             "natgate_eip_bytes_total",
+            "natgate_eip_packets_total",
             "natgate_eip_refused_total",
         ],
         [&["eip"], &["eip", "direction"], &["eip", "reason"]],
@@ -104,6 +107,7 @@ const USAGES: [UsageFamilies; 3] = [
             "Sessions of an EIP, DNAT and SNAT; absent where it had none.",
             "Sessions of an EIP that began.",
             "Bytes of IP packets in an EIP's sessions, to the Internet side (out) and to the VPC side (in).",
+            "IP packets in an EIP's sessions, to the Internet side (out) and to the VPC side (in).",
             "Packets that were refused an SNAT session because no port of this EIP was free.",
         ],
     ),
@@ -113,6 +117,7 @@ const USAGES: [UsageFamilies; 3] = [
             "natgate_entry_sessions",
             "natgate_entry_sessions_created_total",
             "natgate_entry_bytes_total",
+            "natgate_entry_packets_total",
             "natgate_entry_refused_total",
         ],
         [
@@ -124,6 +129,7 @@ const USAGES: [UsageFamilies; 3] = [
             "Sessions of a DNAT or SNAT entry; absent where it had none.",
             "Sessions of an entry that began.",
             "Bytes of IP packets in an entry's sessions, to the Internet side (out) and to the VPC side (in).",
+            "IP packets in an entry's sessions, to the Internet side (out) and to the VPC side (in).",
             "Packets that were refused an SNAT session of an entry, by the reason of their drop.",
         ],
     ),
@@ -478,12 +484,17 @@ fn families(status: &Status, stats: &Stats, usage: &[Usage]) -> Vec<Family> {
         add(names[1], "counter", labels[0], helps[1], created);
         let bytes = of(usage, by, |row| vec![(Some("out"), row.bytes_out), (Some("in"), row.bytes_in)]);
         add(names[2], "counter", labels[1], helps[2], bytes);
+        let packets = of(usage, by, |row| {
+            let count = |packets: Option<u64>| packets.unwrap_or(0);
+            vec![(Some("out"), count(row.packets_out)), (Some("in"), count(row.packets_in))]
+        });
+        add(names[3], "counter", labels[1], helps[3], packets);
         let refused = of(usage, by, |row| {
             let refused = row.refused.unwrap_or_default().by_reason();
             let told = |(reason, _): &(&str, u64)| by != UsageBy::Eip || *reason == "ports-exhausted";
             refused.into_iter().filter(told).map(|(reason, count)| (Some(reason), count)).collect()
         });
-        add(names[3], "counter", labels[2], helps[3], refused);
+        add(names[4], "counter", labels[2], helps[4], refused);
     }
     let log = &status.session_log;
     add(

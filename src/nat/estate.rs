@@ -42,7 +42,7 @@ impl Engine {
             if let Some(gateway) = counting.and_then(|gateway| snapshot.gateway(gateway)) {
                 gateway.meter.leave();
             }
-            self.usages.carried(Payers::of(session, record), session.bytes_out, session.bytes_in);
+            self.usages.carried(Payers::of(session, record), session.carried_out, session.carried_in);
             let row = session_row(self.worker, session, record, now);
             self.events.ended(row, Ending::Lost, !session.is_in_block());
         }

@@ -9,7 +9,7 @@ use crate::nat::lane::{Lane, Next};
 use crate::nat::leave::{is_over_limit, send_from};
 use crate::nat::neighbours::Adjacency;
 use crate::nat::query::session_row;
-use crate::nat::session::{ByteCount, CARRY, Flow, Record, Session, SessionKind};
+use crate::nat::session::{ByteCount, Flow, Record, Session, SessionKind};
 use crate::nat::usage::Payers;
 use crate::nat::{Verdict, tcp};
 use crate::policy::{Allocation, Leaving, Realm, Snapshot, Timeouts};
@@ -73,17 +73,14 @@ impl Engine {
             && (!self.doubt.concerns(session) || refresh(session, cx.snapshot))
             && datagram.total_len <= next_hop.mtu()
             && (!session.is_tcp() || tcp::is_plain(datagram.tcp_flags, session.tcp));
-        let (bytes, total) = match end {
-            End::Source => (&mut session.bytes_out, &mut self.counters.bytes_out),
-            End::Destination => (&mut session.bytes_in, &mut self.counters.bytes_in),
-        };
-        if !is_usual
-            || *bytes >= CARRY
-            || cx.is_limited && is_over_limit(EipIndex(session.eip), end, datagram, cx)
-        {
+        if !is_usual || cx.is_limited && is_over_limit(EipIndex(session.eip), end, datagram, cx) {
             return None;
         }
-        *bytes += u32::from(datagram.total_len);
+        let (carried, total) = match end {
+            End::Source => (&mut session.carried_out, &mut self.counters.bytes_out),
+            End::Destination => (&mut session.carried_in, &mut self.counters.bytes_in),
+        };
+        let is_full = carried.count(datagram.total_len);
         *total += u64::from(datagram.total_len);
         session.last_seen = cx.tick.0;
         if session.is_tcp() {
@@ -94,7 +91,11 @@ impl Engine {
             change.identification = self.identifications.of(lane, session.shares_eip());
         }
         rewrite::apply_to(front.header, front.segment, datagram, &change, 1);
-        Some(send_from(front.link, lane, next_hop))
+        let sent = send_from(front.link, lane, next_hop);
+        if is_full {
+            self.settle(slot);
+        }
+        Some(sent)
     }
 
     /// A packet of a flow that is not for the fast path: of a session, or the first of one.
@@ -127,12 +128,11 @@ impl Engine {
     fn account(&mut self, slot: u32, lane: &Lane, end: End) {
         let session = self.sessions.session_mut(slot).filter(|session| session.has(&lane.key()));
         let Some(session) = session else { return };
-        let bytes = match end {
-            End::Source => &mut session.bytes_out,
-            End::Destination => &mut session.bytes_in,
+        let carried = match end {
+            End::Source => &mut session.carried_out,
+            End::Destination => &mut session.carried_in,
         };
-        *bytes += u32::from(lane.datagram.total_len);
-        if *bytes >= CARRY {
+        if carried.count(lane.datagram.total_len) {
             self.settle(slot);
         }
     }
@@ -327,7 +327,7 @@ impl Engine {
         let Some((session, record)) = self.sessions.remove(slot) else { return };
         self.counters.sessions_removed += 1;
         let payers = Payers::of(&session, &record);
-        self.usages.carried(payers, session.bytes_out, session.bytes_in);
+        self.usages.carried(payers, session.carried_out, session.carried_in);
         self.usages.closed(payers);
         if session.is_tcp() {
             self.half_open.remove(slot);

@@ -15,7 +15,7 @@
 //! | [`icmp_error`], [`fragments`] | ICMP errors and fragments that pass through |
 //! | `ftp` | the application-level gateway for FTP |
 //! | [`reassembly`] | which fragments belong together |
-//! | [`table`], [`index`], [`session`], [`key`], [`tcp`] | the session table |
+//! | [`table`], [`index`], [`session`], [`carried`], [`key`], [`tcp`] | the session table |
 //! | [`half_open`], `eviction` | connections whose handshake is not complete, and what they give way to |
 //! | [`mappings`], [`hosts`], [`ports`] | what SNAT sessions share |
 //! | [`identification`] | IP identifications of what leaves with a shared EIP |
@@ -27,6 +27,7 @@
 //! | [`estate`] | what is left of an engine that died |
 
 pub mod capture;
+pub mod carried;
 pub mod counters;
 pub mod create;
 pub mod decision;

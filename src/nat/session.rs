@@ -3,6 +3,7 @@
 use zerocopy::FromZeros;
 
 use crate::base::{EipIndex, EntryId, Generation, Tick};
+use crate::nat::carried::Carried;
 use crate::nat::key::{FlowKey, addresses, ports};
 use crate::nat::neighbours::Adjacency;
 use crate::policy::Realm;
@@ -92,10 +93,10 @@ pub struct Session {
     pub generation: u32,
     /// The slot of the EIP.
     pub eip: u32,
-    /// Bytes of IP packets out, less those in [`Record::settled_out`].
-    pub bytes_out: u32,
-    /// Bytes of IP packets in, less those in [`Record::settled_in`].
-    pub bytes_in: u32,
+    /// What it has carried out, less what was moved to [`Record::settled_out`].
+    pub carried_out: Carried,
+    /// What it has carried in, less what was moved to [`Record::settled_in`].
+    pub carried_in: Carried,
     /// What the private host has acknowledged of a TCP connection; zero if it has not yet.
     pub acknowledged_out: u32,
     /// What the peer has acknowledged.
@@ -160,9 +161,6 @@ const IN_BLOCK: u8 = 32;
 
 /// In `window_scales`: neither host's SYN was seen.
 const UNKNOWN_SCALES: u8 = 0xff;
-
-/// Bytes from which on a counter of the hot part is moved to the record.
-pub const CARRY: u32 = 1 << 31;
 
 /// The three endpoints of a flow, and what they belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -235,8 +233,8 @@ impl Session {
             last_seen: now.0,
             generation: generation.0,
             eip: flow.eip.0,
-            bytes_out: 0,
-            bytes_in: 0,
+            carried_out: Carried::default(),
+            carried_in: Carried::default(),
             acknowledged_out: 0,
             acknowledged_in: 0,
         }

@@ -17,6 +17,7 @@ use std::io;
 use crate::base::Tick;
 use crate::base::hugepage::{HugeSlice, Pages};
 use crate::base::prefetch::prefetch;
+use crate::nat::carried::Carried;
 use crate::nat::index::Index;
 use crate::nat::key::{FlowKey, Hasher};
 use crate::nat::session::{Record, Session};
@@ -267,20 +268,19 @@ impl SessionTable {
         }
     }
 
-    /// Moves a session's byte counters into its record; says how much that was out and in, and whom it counts for.
+    /// Moves the bytes that a session has carried into its record; says what it carried out and in, and whom that counts for.
     #[cold]
-    pub(super) fn settle(&mut self, slot: u32) -> Option<(Payers, u32, u32)> {
+    pub(super) fn settle(&mut self, slot: u32) -> Option<(Payers, Carried, Carried)> {
         let at = slot as usize;
         let session = self.sessions.get_mut(at).filter(|session| session.tenant != 0)?;
-        if session.bytes_out == 0 && session.bytes_in == 0 {
+        if session.carried_out.is_empty() && session.carried_in.is_empty() {
             return None;
         }
         let record = self.records.get_mut(at)?;
-        let (bytes_out, bytes_in) =
-            (std::mem::take(&mut session.bytes_out), std::mem::take(&mut session.bytes_in));
-        record.settled_out.add(bytes_out);
-        record.settled_in.add(bytes_in);
-        Some((Payers::of(session, record), bytes_out, bytes_in))
+        let (out, into) = (std::mem::take(&mut session.carried_out), std::mem::take(&mut session.carried_in));
+        record.settled_out.add(out.bytes());
+        record.settled_in.add(into.bytes());
+        Some((Payers::of(session, record), out, into))
     }
 
     /// The next slot whose session has expired, looking at no more slots than `budget`, which goes down by those looked

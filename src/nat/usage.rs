@@ -1,7 +1,7 @@
-//! What each gateway, EIP and entry has carried: sessions, bytes, refused sessions.
+//! What each gateway, EIP and entry has carried: sessions, packets, bytes, refused sessions.
 //!
-//! A packet of a session counts in the session alone. Its bytes are brought here when the session ends, when its counter is
-//! full, or when somebody asks ([`Engine::settle_sessions`]): each byte once, so that totals only grow.
+//! A packet of a session counts in the session alone. What it has carried is brought here when it ends, when its counter is full,
+//! or when somebody asks ([`Engine::settle_sessions`]): each packet once, so that totals only grow.
 //!
 //! A table has a fixed number of rows, and an index has the row of its last bits. Indices are given in order, so two of them
 //! meet only after a table's length of others; then the row stays with the one that has sessions.
@@ -12,6 +12,7 @@ use zerocopy::FromZeros;
 
 use crate::base::hugepage::HugeSlice;
 use crate::base::{DropReason, EipIndex, EntryId, GatewayIndex};
+use crate::nat::carried::Carried;
 use crate::nat::engine::Engine;
 use crate::nat::query::SessionCursor;
 use crate::nat::session::{Record, Session};
@@ -47,6 +48,10 @@ pub struct Usage {
     pub bytes_out: u64,
     /// Bytes of IP packets to private hosts.
     pub bytes_in: u64,
+    /// IP packets from private hosts.
+    pub packets_out: u64,
+    /// IP packets to private hosts.
+    pub packets_in: u64,
     /// Packets that were refused a SNAT session because its specification allows no more sessions.
     pub over_sessions: u64,
     /// The same for new sessions a second.
@@ -57,7 +62,8 @@ pub struct Usage {
     pub no_port: u64,
 }
 
-const _: () = assert!(size_of::<Usage>() == 64);
+// What live sessions count in is in the first of two cache lines.
+const _: () = assert!(size_of::<Usage>() == 128 && std::mem::offset_of!(Usage, over_sessions) < 64);
 
 impl Usage {
     /// The index that it belongs to.
@@ -69,12 +75,19 @@ impl Usage {
     pub fn add(&mut self, other: &Self) {
         self.owner = other.owner;
         self.sessions = self.sessions.saturating_add(other.sessions);
-        let ours = [&mut self.created, &mut self.bytes_out, &mut self.bytes_in, &mut self.over_sessions];
-        let theirs = [other.created, other.bytes_out, other.bytes_in, other.over_sessions];
-        ours.into_iter().zip(theirs).for_each(|(ours, theirs)| *ours += theirs);
-        let ours = [&mut self.over_rate, &mut self.over_quota, &mut self.no_port];
-        let theirs = [other.over_rate, other.over_quota, other.no_port];
-        ours.into_iter().zip(theirs).for_each(|(ours, theirs)| *ours += theirs);
+        for (ours, theirs) in [
+            (&mut self.created, other.created),
+            (&mut self.bytes_out, other.bytes_out),
+            (&mut self.bytes_in, other.bytes_in),
+            (&mut self.packets_out, other.packets_out),
+            (&mut self.packets_in, other.packets_in),
+            (&mut self.over_sessions, other.over_sessions),
+            (&mut self.over_rate, other.over_rate),
+            (&mut self.over_quota, other.over_quota),
+            (&mut self.no_port, other.no_port),
+        ] {
+            *ours += theirs;
+        }
     }
 
     fn refuse(&mut self, reason: DropReason) {
@@ -178,11 +191,13 @@ impl Usages {
         }
     }
 
-    /// A session carried bytes that were not brought here yet.
-    pub(super) fn carried(&mut self, payers: Payers, bytes_out: u32, bytes_in: u32) {
+    /// A session carried what was not brought here yet.
+    pub(super) fn carried(&mut self, payers: Payers, out: Carried, into: Carried) {
         for row in self.rows(payers).into_iter().flatten() {
-            row.bytes_out += u64::from(bytes_out);
-            row.bytes_in += u64::from(bytes_in);
+            row.bytes_out += u64::from(out.bytes());
+            row.bytes_in += u64::from(into.bytes());
+            row.packets_out += u64::from(out.packets());
+            row.packets_in += u64::from(into.packets());
         }
     }
 
@@ -226,14 +241,16 @@ impl Usages {
 }
 
 impl Engine {
-    /// Brings the bytes of one session here.
+    /// Brings what one session has carried here.
+    #[cold]
+    #[inline(never)]
     pub(super) fn settle(&mut self, slot: u32) {
-        if let Some((payers, bytes_out, bytes_in)) = self.sessions.settle(slot) {
-            self.usages.carried(payers, bytes_out, bytes_in);
+        if let Some((payers, out, into)) = self.sessions.settle(slot) {
+            self.usages.carried(payers, out, into);
         }
     }
 
-    /// Goes on bringing the bytes of all sessions to the usage of their gateways, EIPs and entries, looking at no more than
+    /// Goes on bringing what all sessions have carried to the usage of their gateways, EIPs and entries, looking at no more than
     /// `budget` slots. Says whether it has come to the end.
     pub fn settle_sessions(&mut self, cursor: &mut SessionCursor, budget: usize) -> bool {
         let slots = cursor.advance(budget, self.sessions.capacity());
@@ -276,15 +293,18 @@ mod tests {
     const PAYERS: Payers = Payers { gateway: 1, eip: 2, entry: 3 };
 
     #[test]
-    fn sessions_bytes_and_refusals_count_for_all_three() {
+    fn sessions_packets_and_refusals_count_for_all_three() {
+        let (mut out, mut into) = (Carried::default(), Carried::default());
+        assert!(!out.count(60) && !out.count(40) && !into.count(7));
         let mut usages = Usages::new().unwrap();
         usages.opened(PAYERS);
         usages.opened(PAYERS);
-        usages.carried(PAYERS, 100, 7);
+        usages.carried(PAYERS, out, into);
         usages.closed(PAYERS);
         usages.refused(GatewayIndex(1), EntryId(3), None, DropReason::SessionLimit);
         for row in usages.rows(PAYERS).into_iter().flatten() {
             assert_eq!((row.sessions, row.created, row.bytes_out, row.bytes_in), (1, 2, 100, 7));
+            assert_eq!((row.packets_out, row.packets_in), (2, 1));
         }
         let refused = usages.rows(PAYERS).map(|row| row.map(|row| row.over_sessions));
         assert_eq!(refused, [Some(1), Some(0), Some(1)]);
@@ -296,7 +316,7 @@ mod tests {
         let later = Payers { entry: 3 + ENTRIES as u32, ..PAYERS };
         usages.opened(PAYERS);
         usages.opened(later);
-        usages.carried(later, 9, 9);
+        usages.carried(later, Carried::default(), Carried::default());
         assert!(usages.entries.get(later.entry).is_none());
         assert_eq!(usages.gateways.get(1).unwrap().created, 2);
         usages.closed(PAYERS);

@@ -139,6 +139,8 @@ impl Manager {
             sessions_created: None,
             bytes_out,
             bytes_in,
+            packets_out: None,
+            packets_in: None,
             refused: None,
         });
         Ok(told.collect())
@@ -164,6 +166,8 @@ fn row(by: UsageBy, name: String, total: &nat::Usage) -> Usage {
         sessions_created: Some(total.created),
         bytes_out: total.bytes_out,
         bytes_in: total.bytes_in,
+        packets_out: Some(total.packets_out),
+        packets_in: Some(total.packets_in),
         refused: Some(Refused {
             session_limit: total.over_sessions,
             session_rate_limit: total.over_rate,

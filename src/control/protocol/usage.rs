@@ -78,6 +78,12 @@ pub struct Usage {
     pub bytes_out: u64,
     /// Bytes of IP packets to the VPC side.
     pub bytes_in: u64,
+    /// IP packets to the Internet side; not told of private hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packets_out: Option<u64>,
+    /// IP packets to the VPC side; not told of private hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packets_in: Option<u64>,
     /// Packets that were refused an SNAT session, by the reason of their drop; not told of private hosts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<Refused>,
