@@ -21,6 +21,7 @@ fn usage_counts_sessions_and_bytes_of_gateways_eips_entries_and_hosts() {
         let [row] = usage(by).try_into().unwrap();
         assert_eq!((row.name.as_str(), row.sessions, row.bytes_out, row.bytes_in), (name, 4, 4 * 36, 0));
         assert_eq!(row.sessions_created, (by != UsageBy::Host).then_some(4));
+        assert_eq!(row.packets_out, (by != UsageBy::Host).then_some(4));
     }
     let [entry] = usage(UsageBy::Entry).try_into().unwrap();
     assert_eq!((entry.table.as_deref(), entry.gateway.as_deref()), (Some("snat"), Some("gw1")));
