@@ -16,7 +16,9 @@ fn usage(engines: &mut [Engine], kind: UsageKind) -> Usage {
         let mut rows = Vec::with_capacity(8);
         assert!(engine.list_usage(kind, &mut 0, usize::MAX, &mut rows));
         assert!(rows.len() <= 1, "{rows:?}");
-        rows.iter().for_each(|row| total.add(row));
+        for row in &rows {
+            total.add(row);
+        }
     }
     total
 }
