@@ -1,5 +1,10 @@
 //! The OpenAPI document. Schemas come from the types that are sent; paths are few and alike, and are put together here.
 
+use std::sync::LazyLock;
+
+use axum::body::Bytes;
+use axum::http::HeaderName;
+use axum::http::header::CONTENT_TYPE;
 use utoipa::openapi::path::{Operation, OperationBuilder, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
@@ -23,6 +28,13 @@ use crate::control::protocol::{
 };
 
 const JSON: &str = "application/json";
+
+/// The document as it is sent. Anybody may ask for it again and again, so it is made once.
+pub(super) fn served() -> ([(HeaderName, &'static str); 1], Bytes) {
+    static TEXT: LazyLock<Bytes> =
+        LazyLock::new(|| document().to_json().map_or_else(|_| Bytes::new(), Bytes::from));
+    ([(CONTENT_TYPE, JSON)], TEXT.clone())
+}
 
 /// The document.
 pub fn document() -> OpenApi {

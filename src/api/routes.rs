@@ -143,7 +143,7 @@ pub fn router(api: Api) -> Router {
     }
     router
         .route("/healthz", get(async |_: Parameters<Nothing>| Json(serde_json::json!({ "status": "ok" }))))
-        .route("/v1/openapi.json", get(async |_: Parameters<Nothing>| Json(openapi::document())))
+        .route("/v1/openapi.json", get(async |_: Parameters<Nothing>| openapi::served()))
         .route("/metrics", get(metrics))
         .route("/v1/status", get(status))
         .route("/v1/stats", get(stats))
