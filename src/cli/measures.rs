@@ -96,6 +96,9 @@ pub struct PktgenArgs {
     /// How long to send.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub seconds: f64,
+    /// Before that, send one flow after the other as fast as possible for so long and count nothing: the gateway then has sessions.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub warm_up: Option<f64>,
     /// Return each packet from where it arrives to where it came from.
     #[arg(long)]
     pub both_ways: bool,

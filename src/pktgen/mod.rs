@@ -114,13 +114,19 @@ impl Lab {
         }
     }
 
-    /// Sends little for a moment, so that the gateway learns its neighbours before it counts.
+    /// Sends little for a moment, so that the gateway learns its neighbours before it counts; then, if that is asked for, as fast
+    /// as possible one flow after the other, so that it has their sessions.
     ///
     /// # Errors
     /// As those of [`run`](Self::run).
-    pub fn warm_up(&mut self, traffic: &Traffic) -> io::Result<Trial> {
-        let traffic = Traffic { duration: Duration::from_millis(500), ..traffic.clone() };
-        self.run(&traffic, Some(1000.0))
+    pub fn warm_up(&mut self, traffic: &Traffic, flows: Option<Duration>) -> io::Result<()> {
+        let gentle = Traffic { duration: Duration::from_millis(500), ..traffic.clone() };
+        self.run(&gentle, Some(1000.0))?;
+        if let Some(duration) = flows {
+            let plan = FlowPlan { order: Order::Sequential, new_flows: 0.0, ..traffic.flows.clone() };
+            self.run(&Traffic { flows: plan, duration, ..traffic.clone() }, None)?;
+        }
+        Ok(())
     }
 
     /// Closes both ends.
@@ -227,6 +233,17 @@ mod tests {
         assert_eq!((trial.received, trial.returned, trial.back), (trial.sent, trial.sent, trial.sent));
         let round_trip = trial.round_trip_ns.unwrap();
         assert!(round_trip.min >= trial.latency_ns.min && round_trip.p50 >= trial.latency_ns.p50);
+        lab.close().unwrap();
+    }
+
+    #[test]
+    fn a_warm_up_meets_the_gateway_before_a_trial_counts() {
+        let mut lab = lab();
+        let traffic = traffic(true, Size::Fixed(64));
+        lab.warm_up(&traffic, Some(Duration::from_millis(50))).unwrap();
+        assert_eq!(lab.trials, 2);
+        let trial = lab.run(&traffic, Some(1000.0)).unwrap();
+        assert_eq!((trial.received, trial.back, trial.others), (trial.sent, trial.sent, 0));
         lab.close().unwrap();
     }
 

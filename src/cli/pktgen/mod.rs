@@ -75,7 +75,7 @@ fn measure(
         let heading = render::heading(&modes, &traffic);
         console.out.write_all(heading.as_bytes()).map_err(Failed::Print)?;
     }
-    lab.warm_up(&traffic).map_err(Failed::Run)?;
+    lab.warm_up(&traffic, args.warm_up.map(Duration::from_secs_f64)).map_err(Failed::Run)?;
     let mut broken = Ok(());
     let mut trial = |rate| {
         let trial = lab.run(&traffic, rate)?;

@@ -75,6 +75,8 @@ pub struct Dpdk {
     mempool: Arc<Mempool>,
     pool: Arc<Pool>,
     descriptors: u16,
+    /// Those that DPDK's memory lies on.
+    pages: Pages,
 }
 
 impl Dpdk {
@@ -102,24 +104,16 @@ impl Dpdk {
         let eal = Eal::start(options, &devices, buffers * (size + BUFFER))?;
         let node = devices.iter().find_map(DeviceName::node).unwrap_or(-1);
         let mempool = Mempool::new(&eal, count, room, node).map_err(|error| {
-            let fix = match eal.pages {
-                Pages::Small => "raise dpdk.memory or lower system.buffers",
-                _ => "set more huge pages (`dpdk-env/setup hugepages`) or lower system.buffers",
-            };
-            io::Error::new(
-                error.kind(),
-                format!(
-                    "no memory for {buffers} packet buffers of {size} bytes: {}: {fix}",
-                    explained(&error)
-                ),
-            )
+            let what = format!("no memory for {buffers} packet buffers of {size} bytes");
+            let fix = more_memory(eal.pages);
+            io::Error::new(error.kind(), format!("{what}: {}: {fix}", explained(&error)))
         })?;
         let mempool = Arc::new(mempool);
         let pool = sys::pool_over(&mempool, buffers, room, eal.pages);
         // At most half of the buffers wait for frames.
         let share = buffers / 2 / queues.max(1);
         let ring = share.checked_ilog2().map_or(0, |bits| 1 << bits).clamp(SMALLEST_RING, RING);
-        Ok(Self { mempool, pool, descriptors: ring as u16 })
+        Ok(Self { mempool, pool, descriptors: ring as u16, pages: eal.pages })
     }
 
     /// The packet pool.
@@ -164,7 +158,13 @@ impl Dpdk {
         };
         let wish = Wish::new(by, count, &facts)?;
         sys::start_port(port, &self.mempool, count, self.descriptors, raised, &wish.key, &mut facts)
-            .map_err(|(step, error)| context(&format!("{step} fails"), &error))?;
+            .map_err(|(step, error)| match error.kind() {
+                // Queues of descriptors lie in DPDK's memory, too.
+                io::ErrorKind::OutOfMemory => {
+                    context(&format!("{step} finds no memory: {}", more_memory(self.pages)), &error)
+                }
+                _ => context(&format!("{step} fails"), &error),
+            })?;
         let shared = Arc::new(Device::new(port, count, &self.mempool, &wish.key));
         let distribution = wish.settle(port);
         if sys::speed(port) == Some(0) {
@@ -187,6 +187,16 @@ impl Dpdk {
         let monitor = Box::new(Watched::new(&shared, distribution));
         let guard = guard.map(|guard| Box::new(guard) as _);
         Ok(Port { index, info, queues, rss, monitor: Some(monitor), guard })
+    }
+}
+
+/// How DPDK comes to more memory, in words.
+const fn more_memory(pages: Pages) -> &'static str {
+    match pages {
+        Pages::Small => "raise dpdk.memory or lower system.buffers",
+        Pages::Huge | Pages::Transparent => {
+            "set more huge pages (`dpdk-env/setup hugepages`) or lower system.buffers"
+        }
     }
 }
 
