@@ -35,7 +35,7 @@ use crate::nic::open::{Backend, Opener};
 use crate::nic::{Mac, Pool, Port};
 use flows::Addresses;
 use station::Station;
-use trial::{Lab, Trial};
+use trial::Lab;
 
 pub use flows::{FlowPlan, Order};
 pub use search::{Found, Goal};

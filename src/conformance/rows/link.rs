@@ -28,7 +28,9 @@ pub const ROWS: &[Check] = &[
         net.send_frame(Outside, &frame);
         let arrived = net.next(Inside)?;
         became(&arrived.packet?, sent.to((ONE_TO_ONE, 7)))?;
-        ensure(!arrived.frame.contains(&0xee), || "the padding was passed on".into())?;
+        // An address or a checksum may have one such byte by chance.
+        let has_padding = arrived.frame.windows(4).any(|bytes| bytes == [0xee; 4]);
+        ensure(!has_padding, || "the padding was passed on".into())?;
         Ok("48 bytes of padding are gone".into())
     }),
     Check::new("L2-04", |net| {
