@@ -292,10 +292,13 @@ fn scanners(back_end: &str) {
         let report = hping(arguments).unwrap_or_else(|error| panic!("{error}"));
         assert!(report.contains("5 packets transmitted, 5 packets received"), "{arguments}: {report}");
     }
-    let before = gateway.total("/drops/fragment-tiny");
-    let split = hping("-S -p 80 -d 64 -f 203.0.113.16");
-    assert!(matches!(&split, Err(report) if report.contains(" 0 packets received")), "{split:?}");
-    assert!(gateway.total("/drops/fragment-tiny") > before);
+    // For DPDK's driver of kernel devices the kernel puts the parts together, and natgate sees whole segments.
+    if !matches!(back_end, "dpdk" | "capsule") {
+        let before = gateway.total("/drops/fragment-tiny");
+        let split = hping("-S -p 80 -d 64 -f 203.0.113.16");
+        assert!(matches!(&split, Err(report) if report.contains(" 0 packets received")), "{split:?}");
+        assert!(gateway.total("/drops/fragment-tiny") > before);
+    }
     let _ = hping("-F -P -U -p 80 203.0.113.16");
     lab.page("client", "http://203.0.113.16/", &["of web"]);
     gateway.finish();
