@@ -4,7 +4,7 @@ use std::fmt;
 
 use zerocopy::FromZeros;
 
-/// Bytes and packets since they were last moved elsewhere, at least one of both halves of the word not nearly full.
+/// Bytes (the lower 23 bits) and packets (the upper 9) since they were last moved elsewhere.
 #[derive(Clone, Copy, Default, PartialEq, Eq, FromZeros)]
 #[repr(transparent)]
 pub struct Carried(u32);
