@@ -1,5 +1,6 @@
-//! What changes of entries cost the packets: times of the engine's batches with and without changes, in turns, and how long a
-//! change takes from its making to the worker that works with it.
+//! What changes of entries cost the packets: times of the engine's batches without changes, beside changes of a configuration that
+//! the worker does not see (what another busy core costs it by the caches that they share), and under changes, in turns; and how
+//! long a change takes from its making to the worker that works with it.
 //!
 //! Arguments, all optional: changes a second (10000), DNAT entries that are there (100000), sessions (65536).
 
@@ -57,31 +58,39 @@ fn main() -> Result<(), Error> {
 
     let published = ArcSwap::from(Arc::clone(&worker.bed.snapshot));
     let made_at = AtomicU64::new(0);
-    let mut quiet = Histogram::new(3)?;
+    let unseen = ArcSwap::from(Arc::clone(&worker.bed.snapshot));
+    let (mut quiet, mut shared) = (Histogram::new(3)?, Histogram::new(3)?);
     let mut beside = Beside { all: Histogram::new(3)?, first: Histogram::new(3)?, delay: Histogram::new(3)? };
     let mut changes = 0;
     for _ in 0..ROUNDS {
         worker.run(&mut quiet)?;
-        let (stop, clock, before) = (AtomicBool::new(false), worker.clock, changes);
-        std::thread::scope(|scope| {
-            let changer = scope.spawn(|| {
-                pin_to(1);
-                change(&published, &made_at, &stop, clock, before, (rate, entries))
-            });
-            let ran = worker.run_beside(&published, &mut beside, &made_at);
-            stop.store(true, Ordering::Relaxed);
-            changes = changer.join().unwrap_or(before);
-            ran
-        })?;
+        for configuration in [&unseen, &published] {
+            let (stop, clock, before) = (AtomicBool::new(false), worker.clock, changes);
+            std::thread::scope(|scope| {
+                let changer = scope.spawn(|| {
+                    pin_to(1);
+                    change(configuration, &made_at, &stop, clock, before, (rate, entries))
+                });
+                let ran = if std::ptr::eq(configuration, &published) {
+                    worker.run_beside(&published, &mut beside, &made_at)
+                } else {
+                    worker.run(&mut shared)
+                };
+                stop.store(true, Ordering::Relaxed);
+                changes = changer.join().unwrap_or(before);
+                ran
+            })?;
+        }
     }
     let of = |times: &Histogram<u64>| {
         let [p50, p99] = [0.5, 0.99].map(|q| times.value_at_quantile(q) as f64 / 1e3);
         format!("p50 {p50:.2} us, p99 {p99:.2} us")
     };
-    let seconds = ROUND.as_secs_f64() * ROUNDS as f64;
+    let seconds = 2.0 * ROUND.as_secs_f64() * ROUNDS as f64;
     println!("{entries} DNAT entries, {sessions} SNAT sessions, batches of {BATCH}");
-    println!("without changes:          {}", of(&quiet));
-    println!("{:7.0} changes a second: {}", f64::from(changes) / seconds, of(&beside.all));
+    println!("without changes:              {}", of(&quiet));
+    println!("beside changes of another's:  {}", of(&shared));
+    println!("under {:7.0} changes a second: {}", f64::from(changes) / seconds, of(&beside.all));
     let share = beside.first.len() as f64 / beside.all.len() as f64;
     println!("first ones under a new configuration, {:.2} % of them: {}", share * 100.0, of(&beside.first));
     println!("from a change to the worker: {}", of(&beside.delay));

@@ -384,9 +384,9 @@ impl Engine {
             self.topology = cx.snapshot.topology_changed();
         }
         if !self.sessions.is_empty() {
-            let hosts = &self.hosts;
+            let (hosts, usages) = (&self.hosts, &self.usages);
             let has_sessions = |touched| match touched {
-                Touched::Eip(_) => true,
+                Touched::Eip(index) => usages.may_have_sessions(index),
                 Touched::Host(vpc, address) => {
                     let tenant = Realm::Vpc(vpc).tenant();
                     hosts.find(&hosts.hashed(HostKey { tenant, address })).is_some()

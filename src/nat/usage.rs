@@ -107,11 +107,13 @@ struct Ledger {
     rows: HugeSlice<Usage>,
     /// Rows from here on were never used.
     end: usize,
+    /// Whether a row was ever wanted for an index while another one had it: there may be sessions that no row counts.
+    is_contested: bool,
 }
 
 impl Ledger {
     fn new(rows: usize) -> io::Result<Self> {
-        Ok(Self { rows: HugeSlice::sparse(rows)?, end: 0 })
+        Ok(Self { rows: HugeSlice::sparse(rows)?, end: 0, is_contested: false })
     }
 
     /// The row of an index, taken over from another one that has no sessions.
@@ -121,12 +123,19 @@ impl Ledger {
         let owner = index.wrapping_add(1);
         if row.owner != owner {
             if row.sessions > 0 {
+                self.is_contested = true;
                 return None;
             }
             *row = Usage { owner, ..Usage::default() };
             self.end = self.end.max(at + 1);
         }
         Some(row)
+    }
+
+    /// Whether an index may have sessions.
+    fn may_have_sessions(&self, index: u32) -> bool {
+        let row = self.rows.get(index as usize & (self.rows.len() - 1));
+        self.is_contested || row.is_some_and(|row| row.owner == index.wrapping_add(1) && row.sessions > 0)
     }
 
     /// The row of an index, if it has it.
@@ -169,6 +178,11 @@ impl Usages {
 
     fn rows(&mut self, payers: Payers) -> [Option<&mut Usage>; 3] {
         [self.gateways.get(payers.gateway), self.eips.get(payers.eip), self.entries.get(payers.entry)]
+    }
+
+    /// Whether there may be sessions of an EIP.
+    pub(super) fn may_have_sessions(&self, eip: EipIndex) -> bool {
+        self.eips.may_have_sessions(eip.0)
     }
 
     /// A session began.
@@ -308,6 +322,22 @@ mod tests {
         }
         let refused = usages.rows(PAYERS).map(|row| row.map(|row| row.over_sessions));
         assert_eq!(refused, [Some(1), Some(0), Some(1)]);
+    }
+
+    #[test]
+    fn eips_with_sessions_are_known_even_where_no_row_counts_them() {
+        let (eip, next, other) = (EipIndex(2), EipIndex(3), EipIndex(2 + EIPS as u32));
+        let mut usages = Usages::new().unwrap();
+        let may = |usages: &Usages| [eip, next, other].map(|eip| usages.may_have_sessions(eip));
+        assert_eq!(may(&usages), [false; 3]);
+        usages.opened(PAYERS);
+        assert_eq!(may(&usages), [true, false, false]);
+        usages.closed(PAYERS);
+        assert_eq!(may(&usages), [false; 3]);
+        usages.opened(PAYERS);
+        usages.opened(Payers { eip: other.0, ..PAYERS });
+        usages.closed(PAYERS);
+        assert!(may(&usages)[2]);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use hashbrown::HashSet;
+
 use crate::base::{EipIndex, EntryId, Generation, PlanIndex, VpcIndex};
 use crate::policy::snapshot::{Addresses, Announcement, SnatTable, host_key};
 use crate::policy::{
@@ -16,6 +18,8 @@ pub struct Edit {
     next: Snapshot,
     announce: Vec<Announcement>,
     touched: Vec<Touched>,
+    /// The EIPs among them.
+    eips: HashSet<u32>,
 }
 
 /// Announcements that a snapshot remembers: more than one batch of a worker can miss.
@@ -28,7 +32,7 @@ impl Snapshot {
     pub fn edit(&self) -> Edit {
         let mut next = self.clone();
         next.generation = Generation(self.generation.0 + 1);
-        Edit { next, announce: Vec::new(), touched: Vec::new() }
+        Edit { next, announce: Vec::new(), touched: Vec::new(), eips: HashSet::new() }
     }
 }
 
@@ -113,7 +117,8 @@ impl Edit {
 
     /// Notes that sessions of an EIP must be checked again.
     pub fn touch(&mut self, index: EipIndex) {
-        if self.next.changed.set(Mark::of_eip(index).index(), self.next.generation) {
+        self.next.changed.set(Mark::of_eip(index).index(), self.next.generation);
+        if self.eips.insert(index.0) {
             self.touched.push(Touched::Eip(index));
         }
     }
@@ -211,7 +216,7 @@ impl Edit {
 
     /// The finished snapshot.
     pub fn finish(self) -> Arc<Snapshot> {
-        let Self { mut next, announce, touched } = self;
+        let Self { mut next, announce, touched, .. } = self;
         next.announcements.extend(next.generation, &announce, ANNOUNCEMENTS);
         next.touched.extend(next.generation, &touched, TOUCHED);
         Arc::new(next)
@@ -266,6 +271,17 @@ mod tests {
         assert_eq!(put(&[443]), (2, 0, 0));
         assert_eq!(put(&[443]), (2, 0, 0));
         assert_eq!(put(&[443, 25]), (5, 0, 1));
+    }
+
+    #[test]
+    fn eips_of_one_class_are_told_each_for_itself_and_once() {
+        let mut edit = Snapshot::default().edit();
+        let eips = [1, 1 + 8192, 1].map(EipIndex);
+        assert_eq!(Mark::of_eip(eips[0]), Mark::of_eip(eips[1]));
+        eips.into_iter().for_each(|eip| edit.touch(eip));
+        let told: Vec<_> =
+            edit.finish().touched().since(Generation(0)).iter().map(|(_, what)| *what).collect();
+        assert_eq!(told, [Touched::Eip(eips[0]), Touched::Eip(eips[1])]);
     }
 
     /// An entry with one EIP in its pool, and destinations that its sources talk to untranslated.

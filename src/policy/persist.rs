@@ -102,13 +102,12 @@ impl Generations {
         self.chunks.get(slot / CHUNK).map_or(Generation(0), |chunk| chunk[slot % CHUNK])
     }
 
-    /// Notes a change. Gives whether none was noted in this generation before.
-    pub fn set(&mut self, slot: usize, generation: Generation) -> bool {
+    /// Notes a change.
+    pub fn set(&mut self, slot: usize, generation: Generation) {
         while self.chunks.len() <= slot / CHUNK {
             self.chunks.push(Arc::new([Generation(0); CHUNK]));
         }
-        let changed = &mut Arc::make_mut(&mut self.chunks[slot / CHUNK])[slot % CHUNK];
-        std::mem::replace(changed, generation) != generation
+        Arc::make_mut(&mut self.chunks[slot / CHUNK])[slot % CHUNK] = generation;
     }
 }
 

@@ -180,7 +180,7 @@ impl Snapshot {
         self.changed.get(Mark::of_eip(index).index())
     }
 
-    /// EIPs and hosts about which something changed lately; of EIPs of one class one.
+    /// EIPs and hosts about which something changed lately.
     pub fn touched(&self) -> &Recent<Touched> {
         &self.touched
     }
