@@ -14,6 +14,7 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Mutex;
+use std::time::Duration;
 
 /// The root of the repository.
 pub fn repository() -> PathBuf {
@@ -83,13 +84,33 @@ macro_rules! need_root {
 }
 pub(crate) use need_root;
 
-/// Holds off every other test, in this process or another, that asks for the same: tests with real traffic measure
-/// time and would disturb each other.
-pub fn exclusive() -> File {
-    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("exclusive.lock");
-    let file = File::create(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    file.lock().expect("the lock of tests with real traffic");
-    file
+/// So many tests with real traffic run at once, in this process and in others: most of their time they wait.
+const PLACES: usize = 2;
+
+/// One of the places, or all of them, free again when it goes out of scope.
+pub struct Turn(#[expect(dead_code, reason = "held, not read")] Vec<File>);
+
+fn place(number: usize) -> File {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("place-{number}.lock"));
+    File::create(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Waits for a place among the tests with real traffic.
+pub fn turn() -> Turn {
+    let places: Vec<_> = (0..PLACES).map(place).collect();
+    loop {
+        if let Some(free) = places.iter().position(|place| place.try_lock().is_ok()) {
+            return Turn(places.into_iter().skip(free).take(1).collect());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Holds off every other test that asks for this or for a [`turn`]: a test that measures speed is disturbed by others.
+pub fn exclusive() -> Turn {
+    // All in the same order, so that two of these do not wait for each other.
+    let places = (0..PLACES).map(place);
+    Turn(places.inspect(|place| place.lock().expect("the lock of tests with real traffic")).collect())
 }
 
 /// What a test says that runs itself again in another namespace. It is shown as a part of the outer test when that ends, each

@@ -19,7 +19,7 @@ pub struct Lab {
     directory: PathBuf,
     servers: RefCell<Vec<Background>>,
     // Last: the next test begins when everything is gone.
-    _exclusive: File,
+    _turn: common::Turn,
 }
 
 /// A process that ends with its value.
@@ -32,17 +32,22 @@ pub struct Background {
 impl Lab {
     /// The network of `lab_up`.
     pub fn new() -> Self {
-        Self::made_by("lab_up")
+        Self::made_by("lab_up", common::turn())
+    }
+
+    /// The same, and no other test with real traffic runs meanwhile: for those that measure speed.
+    pub fn alone() -> Self {
+        Self::made_by("lab_up", common::exclusive())
     }
 
     /// With a second VPC whose hosts have the same addresses, on the gateway's device lan2.
     pub fn with_two_vpcs() -> Self {
-        Self::made_by("lab_up \"$P\"; lab_second_vpc")
+        Self::made_by("lab_up \"$P\"; lab_second_vpc", common::turn())
     }
 
     /// With VLANs on the gateway's devices: 100 on wan, 10 and 20 on lan.
     pub fn with_vlans() -> Self {
-        let lab = Self::made_by("lab_up_tagged");
+        let lab = Self::made_by("lab_up_tagged", common::turn());
         let tagger = common::repository().join("tests/namespaces/tagger.py");
         for arguments in ["wan-trunk 100:wan-100", "lan-trunk 10:lan-10 20:lan-20"] {
             let tagger = lab.spawn("tagger", &format!("exec python3 {} {arguments}", tagger.display()));
@@ -52,14 +57,13 @@ impl Lab {
         lab
     }
 
-    fn made_by(functions: &str) -> Self {
+    fn made_by(functions: &str, turn: common::Turn) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let exclusive = common::exclusive();
         remove_left_behind();
         let prefix = format!("{NAME}{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(&prefix);
         fs::create_dir_all(&directory).expect("a directory for a test's files");
-        let lab = Self { prefix, directory, servers: RefCell::new(Vec::new()), _exclusive: exclusive };
+        let lab = Self { prefix, directory, servers: RefCell::new(Vec::new()), _turn: turn };
         lab.shell(&format!("{functions} \"$P\""));
         let watch = common::repository().join("scripts/lib/watch_private.pl");
         let watch = lab.spawn("internet", &format!("exec perl {} gw", watch.display()));

@@ -10,6 +10,7 @@ mod configuration;
 mod gateway;
 mod lab;
 
+mod black_box;
 mod clients;
 mod ftp;
 mod hairpin;

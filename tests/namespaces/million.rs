@@ -77,7 +77,7 @@ fn parse(text: &str) -> Value {
 #[test]
 fn listing_a_million_sessions_stalls_no_packet() {
     need_root!();
-    let lab = Lab::new();
+    let lab = Lab::alone();
     lab.shell("LAB_QUEUES=1; lab_namespace $P-gen; for side in lan wan; do lab_cable $P-gen $side $P-gw gen-$side; done");
     let gateway = Gateway::start(&lab, &configuration(&lab));
     let used = || parse(&gateway.ask("status --json"))["sessions"]["used"].as_u64().unwrap_or(0);

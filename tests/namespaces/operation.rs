@@ -79,7 +79,7 @@ fn no_room(lab: &Lab, gateway: &Gateway<'_>) -> u64 {
 }
 
 fn reload_under_traffic(back_end: &str) {
-    let lab = Lab::new();
+    let lab = Lab::alone();
     lab.web_server("web", &[8080, 8090]);
     lab.web_server("server", &[80]);
     let original = base(back_end, &socket(&lab));
