@@ -273,7 +273,7 @@ pub fn usage(by: UsageBy, rows: &[Usage], before: Option<(&[Usage], f64)>) -> St
     let [new, out, into, packets @ ..] = counts;
     headings.extend((!is_host).then_some(new));
     headings.extend([out, into]);
-    headings.extend(packets.into_iter().filter(|_| !is_host));
+    headings.extend(packets);
     headings.extend(refusals.into_iter().filter(|_| !is_host));
     let mut table = Table::new(headings.iter().map(String::as_str));
     for row in rows {
@@ -287,8 +287,10 @@ pub fn usage(by: UsageBy, rows: &[Usage], before: Option<(&[Usage], f64)>) -> St
         cells.push(number(row, &|row| row.bytes_out, &bytes));
         cells.push(number(row, &|row| row.bytes_in, &bytes));
         let packets: [fn(&Usage) -> Option<u64>; 2] = [|row| row.packets_out, |row| row.packets_in];
-        for packets in packets.iter().filter(|_| !is_host) {
-            cells.push(number(row, &|row| packets(row).unwrap_or(0), &|count| count.to_string()));
+        for packets in packets {
+            let count = |row: &Usage| packets(row).unwrap_or(0);
+            let cell = packets(row).map(|_| number(row, &count, &|count| count.to_string()));
+            cells.push(cell.unwrap_or_else(|| "-".into()));
         }
         for at in (0..4).filter(|_| !is_host) {
             let value = |row: &Usage| row.refused.unwrap_or_default().by_reason()[at].1;

@@ -1,7 +1,7 @@
 //! What monitoring sees: every metric with its unit and labels in one table, written in the text format of Prometheus.
 //!
 //! Labels are bounded by the configuration: workers, ports, gateways, EIPs, entries (up to [`ENTRIES`] of them) and the fixed list of
-//! drop reasons. Nothing here is by private host or by peer.
+//! drop reasons. Of private hosts, the few that carry most of late have samples. Nothing here is by peer.
 
 use std::fmt::Write as _;
 
@@ -135,11 +135,11 @@ const USAGES: [UsageFamilies; 3] = [
     ),
 ];
 
-/// Samples for each gateway, EIP or entry.
+/// Samples for each gateway, EIP, entry or private host.
 fn of(usage: &[Usage], by: UsageBy, values: impl Fn(&Usage) -> Vec<(Option<&'static str>, u64)>) -> Samples {
     let rows = usage.iter().filter(|row| row.by == by);
     let samples = rows.flat_map(|row| {
-        let mut labels: Vec<_> = row.table.iter().chain(&row.gateway).cloned().collect();
+        let mut labels: Vec<_> = row.table.iter().chain(&row.gateway).chain(&row.vpc).cloned().collect();
         labels.push(row.name.clone());
         values(row).into_iter().map(move |(label, value)| {
             let labels = labels.iter().cloned().chain(label.map(str::to_owned));
@@ -477,18 +477,19 @@ fn families(status: &Status, stats: &Stats, usage: &[Usage]) -> Vec<Family> {
         "Blocks of external ports that there are on an EIP; absent where no host has one.",
         of_blocks(&|blocks| blocks.limit),
     );
+    let alone = |value: u64| vec![(None, value)];
+    let both = |out: u64, into: u64| vec![(Some("out"), out), (Some("in"), into)];
+    let bytes = |by| of(usage, by, |row| both(row.bytes_out, row.bytes_in));
+    let packets = |by| {
+        let count = |packets: Option<u64>| packets.unwrap_or(0);
+        of(usage, by, |row| both(count(row.packets_out), count(row.packets_in)))
+    };
     for (by, names, labels, helps) in USAGES {
-        let one = |value: u64| vec![(None, value)];
-        add(names[0], "gauge", labels[0], helps[0], of(usage, by, |row| one(row.sessions)));
-        let created = of(usage, by, |row| one(row.sessions_created.unwrap_or(0)));
+        add(names[0], "gauge", labels[0], helps[0], of(usage, by, |row| alone(row.sessions)));
+        let created = of(usage, by, |row| alone(row.sessions_created.unwrap_or(0)));
         add(names[1], "counter", labels[0], helps[1], created);
-        let bytes = of(usage, by, |row| vec![(Some("out"), row.bytes_out), (Some("in"), row.bytes_in)]);
-        add(names[2], "counter", labels[1], helps[2], bytes);
-        let packets = of(usage, by, |row| {
-            let count = |packets: Option<u64>| packets.unwrap_or(0);
-            vec![(Some("out"), count(row.packets_out)), (Some("in"), count(row.packets_in))]
-        });
-        add(names[3], "counter", labels[1], helps[3], packets);
+        add(names[2], "counter", labels[1], helps[2], bytes(by));
+        add(names[3], "counter", labels[1], helps[3], packets(by));
         let refused = of(usage, by, |row| {
             let refused = row.refused.unwrap_or_default().by_reason();
             let told = |(reason, _): &(&str, u64)| by != UsageBy::Eip || *reason == "ports-exhausted";
@@ -496,6 +497,28 @@ fn families(status: &Status, stats: &Stats, usage: &[Usage]) -> Vec<Family> {
         });
         add(names[4], "counter", labels[2], helps[4], refused);
     }
+    let host = UsageBy::Host;
+    add(
+        "natgate_host_snat_sessions",
+        "gauge",
+        &["vpc", "host"],
+        "SNAT sessions of a private host; the ten hosts that carry most of late have samples, here and below.",
+        of(usage, host, |row| alone(row.sessions)),
+    );
+    add(
+        "natgate_host_bytes_total",
+        "counter",
+        &["vpc", "host", "direction"],
+        "Bytes of IP packets in a private host's sessions, out and in, since it is among those that carry most.",
+        bytes(host),
+    );
+    add(
+        "natgate_host_packets_total",
+        "counter",
+        &["vpc", "host", "direction"],
+        "IP packets in a private host's sessions, out and in, since it is among those that carry most.",
+        packets(host),
+    );
     let log = &status.session_log;
     add(
         "natgate_session_log_lines_total",

@@ -38,6 +38,7 @@ use crate::nat::review::Doubt;
 use crate::nat::session::Session;
 use crate::nat::stage::{Observer, Stage};
 use crate::nat::table::SessionTable;
+use crate::nat::talkers::Talkers;
 use crate::nat::tcp;
 use crate::nat::trace::Trace;
 use crate::nat::usage::Usages;
@@ -83,6 +84,7 @@ pub struct Engine {
     pub(super) neighbours: Neighbours,
     pub(super) counters: Counters,
     pub(super) usages: Usages,
+    pub(super) talkers: Talkers,
     pub(super) errors: ErrorBudget,
     pub(super) trace: Trace,
     pub(super) capture: Option<Box<Capture>>,
@@ -146,6 +148,7 @@ impl Engine {
             neighbours: Neighbours::new(neighbours, hasher)?,
             counters: Counters::default(),
             usages: Usages::new()?,
+            talkers: Talkers::default(),
             errors: ErrorBudget::default(),
             trace: Trace::default(),
             capture: None,

@@ -4,6 +4,7 @@ use crate::base::GatewayIndex;
 use crate::nat::engine::Engine;
 use crate::nat::events::{Ending, Events};
 use crate::nat::query::session_row;
+use crate::nat::talkers::Talkers;
 use crate::nat::usage::{Payers, Usage};
 use crate::nat::{Capture, Counters};
 use crate::policy::Snapshot;
@@ -17,6 +18,7 @@ pub struct Estate {
     pub sessions: u64,
     /// What gateways, EIPs and entries have carried.
     usages: [Vec<Usage>; 3],
+    talkers: Talkers,
     events: Events,
     capture: Option<Box<Capture>>,
 }
@@ -36,15 +38,19 @@ impl Engine {
         let sessions = self.sessions.len() as u64;
         counters.sessions_removed += sessions;
         let now = self.events.now().tick();
-        for slot in (0..self.sessions.capacity() as u32).filter(|slot| self.sessions.is_live(*slot)) {
-            let Some((session, record)) = self.sessions.get(slot) else { continue };
+        for slot in 0..self.sessions.capacity() as u32 {
+            let Some((session, record)) = self.sessions.get(slot).filter(|_| self.sessions.is_live(slot))
+            else {
+                continue;
+            };
             let counting = session.kind().is_snat().then_some(GatewayIndex(record.gateway));
             if let Some(gateway) = counting.and_then(|gateway| snapshot.gateway(gateway)) {
                 gateway.meter.leave();
             }
-            self.usages.carried(Payers::of(session, record), session.carried_out, session.carried_in);
-            let row = session_row(self.worker, session, record, now);
-            self.events.ended(row, Ending::Lost, !session.is_in_block());
+            let (row, is_logged) = (session_row(self.worker, session, record, now), !session.is_in_block());
+            let (payers, out, into) = (Payers::of(session, record), session.carried_out, session.carried_in);
+            self.credit(payers, out, into);
+            self.events.ended(row, Ending::Lost, is_logged);
         }
         for block in self.port_blocks.iter() {
             self.events.block(self.worker, block, false);
@@ -53,6 +59,7 @@ impl Engine {
             counters,
             sessions,
             usages: self.usages.totals(),
+            talkers: std::mem::take(&mut self.talkers),
             events: std::mem::take(&mut self.events),
             capture: self.capture.take(),
         }
@@ -62,6 +69,7 @@ impl Engine {
     pub fn inherit(&mut self, estate: Estate) {
         self.counters = estate.counters;
         self.usages.go_on_from(&estate.usages);
+        self.talkers = estate.talkers;
         self.events = estate.events;
         self.capture = estate.capture;
     }

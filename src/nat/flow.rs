@@ -327,7 +327,7 @@ impl Engine {
         let Some((session, record)) = self.sessions.remove(slot) else { return };
         self.counters.sessions_removed += 1;
         let payers = Payers::of(&session, &record);
-        self.usages.carried(payers, session.carried_out, session.carried_in);
+        self.credit(payers, session.carried_out, session.carried_in);
         self.usages.closed(payers);
         if session.is_tcp() {
             self.half_open.remove(slot);

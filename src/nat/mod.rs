@@ -22,7 +22,7 @@
 //! | [`neighbours`] | next hops and ARP |
 //! | `kill` | ending sessions on request |
 //! | [`query`], [`trace`], [`capture`] | questions that change nothing: listings, explanations, traces, captures |
-//! | [`usage`] | what each gateway, EIP and entry has carried |
+//! | [`usage`], [`talkers`] | what each gateway, EIP and entry, and the busiest private hosts, have carried |
 //! | [`output`], [`counters`], [`events`] | what comes out |
 //! | [`estate`] | what is left of an engine that died |
 
@@ -62,6 +62,7 @@ mod review;
 pub mod session;
 pub mod stage;
 pub mod table;
+pub mod talkers;
 pub mod tcp;
 pub mod trace;
 pub mod usage;
@@ -76,5 +77,6 @@ pub use ports::{Destination, Distributions, PortsRow};
 pub use query::{
     Explanation, Fate, PortsCursor, Question, SessionCursor, SessionFilter, SessionRow, SessionState, Step,
 };
+pub use talkers::{TALKERS, Talker};
 pub use trace::{TraceFilter, TraceRecord};
 pub use usage::{Usage, UsageKind};

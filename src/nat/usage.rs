@@ -11,11 +11,13 @@ use std::io;
 use zerocopy::FromZeros;
 
 use crate::base::hugepage::HugeSlice;
-use crate::base::{DropReason, EipIndex, EntryId, GatewayIndex};
+use crate::base::{DropReason, EipIndex, EntryId, GatewayIndex, Tick};
 use crate::nat::carried::Carried;
 use crate::nat::engine::Engine;
+use crate::nat::hosts::HostKey;
 use crate::nat::query::SessionCursor;
 use crate::nat::session::{Record, Session};
+use crate::nat::talkers::{TALKERS, Talker};
 
 /// Rows of the table of gateways.
 const GATEWAYS: usize = 1 << 14;
@@ -151,11 +153,13 @@ pub(super) struct Payers {
     pub gateway: u32,
     pub eip: u32,
     pub entry: u32,
+    pub host: HostKey,
 }
 
 impl Payers {
     pub(super) fn of(session: &Session, record: &Record) -> Self {
-        Self { gateway: record.gateway, eip: session.eip, entry: record.entry }
+        let host = HostKey { tenant: session.tenant, address: session.inside };
+        Self { gateway: record.gateway, eip: session.eip, entry: record.entry, host }
     }
 }
 
@@ -260,8 +264,18 @@ impl Engine {
     #[inline(never)]
     pub(super) fn settle(&mut self, slot: u32) {
         if let Some((payers, out, into)) = self.sessions.settle(slot) {
-            self.usages.carried(payers, out, into);
+            self.credit(payers, out, into);
         }
+    }
+
+    /// Counts what a session has carried for all that it counts for.
+    pub(super) fn credit(&mut self, payers: Payers, out: Carried, into: Carried) {
+        if out.is_empty() && into.is_empty() {
+            return;
+        }
+        self.usages.carried(payers, out, into);
+        let host = self.hosts.hashed(payers.host);
+        self.talkers.carried(&host, out, into, self.events.now().tick());
     }
 
     /// Goes on bringing what all sessions have carried to the usage of their gateways, EIPs and entries, looking at no more than
@@ -298,13 +312,26 @@ impl Engine {
         }
         *cursor as usize >= ledger.end
     }
+
+    /// Continues a listing of the private hosts that carry most of late, with their SNAT sessions: looks at no more than `budget`
+    /// rows and appends those in use to `rows`, within its capacity. Says whether it has come to the end.
+    pub fn list_talkers(&self, cursor: &mut u32, budget: usize, now: Tick, rows: &mut Vec<Talker>) -> bool {
+        let room = rows.capacity() - rows.len();
+        rows.extend(self.talkers.rows(*cursor as usize, budget, now).take(room).map(|row| {
+            let host = self.hosts.hashed(HostKey { tenant: row.tenant, address: row.address });
+            let found = self.hosts.find(&host).and_then(|slot| self.hosts.get(slot));
+            Talker { sessions: found.map_or(0, |host| host.sessions), ..row }
+        }));
+        *cursor = cursor.saturating_add(budget as u32);
+        *cursor as usize >= TALKERS
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const PAYERS: Payers = Payers { gateway: 1, eip: 2, entry: 3 };
+    const PAYERS: Payers = Payers { gateway: 1, eip: 2, entry: 3, host: HostKey { tenant: 1, address: 4 } };
 
     #[test]
     fn sessions_packets_and_refusals_count_for_all_three() {

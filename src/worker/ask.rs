@@ -9,8 +9,8 @@ use rtrb::{Consumer, RingBuffer};
 use crate::base::WorkerIndex;
 use crate::nat::{
     Capture, CaptureFilter, CaptureReader, CaptureRecord, Destination, Event, Explanation, Occupancy,
-    PortsCursor, PortsRow, Question, SessionCursor, SessionFilter, SessionRow, TraceFilter, TraceRecord,
-    Usage, UsageKind,
+    PortsCursor, PortsRow, Question, SessionCursor, SessionFilter, SessionRow, TALKERS, Talker, TraceFilter,
+    TraceRecord, Usage, UsageKind,
 };
 use crate::worker::launch::Running;
 use crate::worker::mailbox::{Command, SessionPage, Silent};
@@ -167,6 +167,17 @@ impl<E: Process> Running<E> {
             if is_last {
                 return Ok(all);
             }
+        }
+    }
+
+    /// The private hosts that carry most of late, as far as a worker has counted.
+    ///
+    /// # Errors
+    /// The worker does not answer.
+    pub fn talkers(&self, worker: WorkerIndex) -> Result<Vec<Talker>, Silent> {
+        match self.ask(worker, Command::Talkers { cursor: 0, rows: Vec::with_capacity(TALKERS) })? {
+            Command::Talkers { rows, .. } => Ok(rows),
+            _ => Err(Silent(worker)),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::base::time::Clock;
 use crate::base::{Moment, WorkerIndex};
 use crate::nat::{
     Capture, Destination, Engine, Event, Explanation, Occupancy, Output, PortsCursor, PortsRow, Question,
-    SessionCursor, SessionFilter, SessionRow, TraceFilter, TraceRecord, Usage, UsageKind,
+    SessionCursor, SessionFilter, SessionRow, Talker, TraceFilter, TraceRecord, Usage, UsageKind,
 };
 use crate::policy::Snapshot;
 use crate::worker::idle::Doorbell;
@@ -74,6 +74,13 @@ pub enum Command {
         rows: Vec<Usage>,
         /// Answer: whether that was the last page.
         is_last: bool,
+    },
+    /// The private hosts that carry most of late.
+    Talkers {
+        /// Where to begin, and afterwards where to go on.
+        cursor: u32,
+        /// Filled as far as its capacity goes.
+        rows: Vec<Talker>,
     },
     /// Ends sessions.
     Kill {
@@ -167,6 +174,7 @@ pub(super) fn answer(
             *is_last = engine.list_usage(*kind, cursor, SLOTS, rows);
             *is_last || rows.len() == rows.capacity()
         }
+        Command::Talkers { cursor, rows } => engine.list_talkers(cursor, SLOTS, now.tick(), rows),
         Command::Occupancy(occupancy) => {
             *occupancy = Some(engine.occupancy());
             true

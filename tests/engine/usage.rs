@@ -1,6 +1,7 @@
 //! What gateways, EIPs and entries have carried: each packet and each byte of a session counts once, whenever somebody asks.
 
-use natgate::nat::{Engine, SessionCursor, Usage, UsageKind};
+use natgate::base::Tick;
+use natgate::nat::{Engine, SessionCursor, TALKERS, Talker, Usage, UsageKind};
 
 use crate::support::{Config, Packet, Side, TestNet, ip};
 
@@ -17,6 +18,18 @@ fn usage(engines: &mut [Engine], kind: UsageKind) -> Usage {
         for row in &rows {
             total.add(row);
         }
+    }
+    total
+}
+
+/// The only private host that carries anything, of all workers together.
+fn talker(engines: &[Engine]) -> Talker {
+    let mut total = Talker::default();
+    for engine in engines {
+        let mut rows = Vec::with_capacity(TALKERS);
+        assert!(engine.list_talkers(&mut 0, usize::MAX, Tick(0), &mut rows));
+        assert!(rows.iter().all(|row| row.address == ip("10.0.0.20")), "{rows:?}");
+        rows.iter().for_each(|row| total.add(row));
     }
     total
 }
@@ -44,6 +57,9 @@ fn each_packet_and_byte_counts_once_for_all_who_pay_for_it() {
                 assert_eq!(carried, expected, "{kind:?}, {workers} workers");
             }
         }
+        let host = talker(&net.engines);
+        assert_eq!((host.packets_out, host.bytes_out, host.packets_in, host.bytes_in), expected);
+        assert_eq!(host.sessions, 1);
         let [session] = net.sessions().try_into().unwrap();
         assert_eq!((session.bytes_out, session.bytes_in), (expected.1, expected.3));
     }

@@ -1,16 +1,19 @@
 //! What gateways, EIPs, entries and private hosts have carried, over all workers.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::ops::ControlFlow;
 use std::sync::PoisonError;
 use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use crate::base::{EipIndex, EntryId, GatewayIndex};
+use crate::base::{EipIndex, EntryId, GatewayIndex, VpcIndex};
 use crate::control::manager::{Manager, View};
 use crate::control::protocol::{Fault, FaultCode, Refused, Usage, UsageBy, UsageRequest};
-use crate::nat::{self, SessionFilter, UsageKind};
+use crate::nat::{self, SessionFilter, Talker, UsageKind};
+use crate::policy::Realm;
 use crate::worker::Silent;
 
 /// Bytes of live sessions are brought to their totals at most so often, however often somebody asks.
@@ -18,6 +21,9 @@ const SETTLED: Duration = Duration::from_millis(900);
 
 /// Private hosts that are told of at most where a request says nothing.
 const HOSTS: u64 = 10;
+
+/// A private host: its VPC and its address.
+type HostKey = (VpcIndex, u32);
 
 fn unavailable(silent: Silent) -> Fault {
     Fault::new(FaultCode::Unavailable, silent.to_string())
@@ -32,13 +38,13 @@ impl Manager {
         let view = self.view();
         let limit =
             |otherwise: u64| usize::try_from(request.limit.unwrap_or(otherwise)).unwrap_or(usize::MAX);
+        self.settle()?;
         if request.by == Some(UsageBy::Host) {
             let mut hosts = self.hosts(&view)?;
             sort(&mut hosts);
             hosts.truncate(limit(HOSTS));
             return Ok(hosts);
         }
-        self.settle()?;
         let mut all = Vec::new();
         for by in [UsageBy::Gateway, UsageBy::Eip, UsageBy::Entry] {
             if request.by.is_some_and(|wanted| wanted != by) {
@@ -50,6 +56,9 @@ impl Manager {
             }
             rows.truncate(limit(u64::MAX));
             all.append(&mut rows);
+        }
+        if request.by.is_none() {
+            all.append(&mut self.busiest(&view, limit(HOSTS).min(HOSTS as usize))?);
         }
         Ok(all)
     }
@@ -116,34 +125,63 @@ impl Manager {
         Ok(rows)
     }
 
-    /// Private hosts with live sessions, and what these have carried.
+    /// The private hosts that carry most of late, over all workers.
+    fn talkers(&self) -> Result<HashMap<HostKey, Talker>, Fault> {
+        let mut talkers = HashMap::<_, Talker>::new();
+        for worker in self.running.workers() {
+            for talker in self.running.talkers(worker).map_err(unavailable)? {
+                if let Realm::Vpc(vpc) = Realm::of_tenant(talker.tenant) {
+                    talkers.entry((vpc, talker.address)).or_default().add(&talker);
+                }
+            }
+        }
+        Ok(talkers)
+    }
+
+    /// The `most` of them that carry most, with their SNAT sessions.
+    fn busiest(&self, view: &View, most: usize) -> Result<Vec<Usage>, Fault> {
+        let mut talkers: Vec<_> = self.talkers()?.into_iter().collect();
+        talkers.sort_by_key(|(host, talker)| (Reverse(talker.weight), *host));
+        let busiest = talkers.iter().take(most);
+        Ok(busiest.map(|(host, talker)| of_host(view, *host, talker.sessions.into(), talker)).collect())
+    }
+
+    /// Private hosts with live sessions.
     fn hosts(&self, view: &View) -> Result<Vec<Usage>, Fault> {
-        let mut hosts = HashMap::<_, (u64, u64, u64)>::new();
+        let mut hosts = HashMap::<HostKey, (u64, Talker)>::new();
         let listed = self.running.sessions(&SessionFilter::default(), |rows| {
             for row in rows {
-                let (sessions, bytes_out, bytes_in) = hosts.entry((row.vpc, row.inside.0)).or_default();
+                let (sessions, carried) = hosts.entry((row.vpc, row.inside.0)).or_default();
                 *sessions += 1;
-                *bytes_out += row.bytes_out;
-                *bytes_in += row.bytes_in;
+                carried.bytes_out += row.bytes_out;
+                carried.bytes_in += row.bytes_in;
             }
             ControlFlow::Continue(())
         });
         listed.map_err(unavailable)?;
-        let told = hosts.into_iter().map(|((vpc, host), (sessions, bytes_out, bytes_in))| Usage {
-            by: UsageBy::Host,
-            name: std::net::Ipv4Addr::from(host).to_string(),
-            table: None,
-            gateway: None,
-            vpc: view.directory.vpc(vpc).map(str::to_owned),
-            sessions,
-            sessions_created: None,
-            bytes_out,
-            bytes_in,
-            packets_out: None,
-            packets_in: None,
-            refused: None,
+        let talkers = self.talkers()?;
+        let told = hosts.into_iter().map(|(host, (sessions, carried))| match talkers.get(&host) {
+            Some(talker) => of_host(view, host, sessions, talker),
+            None => Usage { packets_out: None, packets_in: None, ..of_host(view, host, sessions, &carried) },
         });
         Ok(told.collect())
+    }
+}
+
+fn of_host(view: &View, (vpc, address): HostKey, sessions: u64, carried: &Talker) -> Usage {
+    Usage {
+        by: UsageBy::Host,
+        name: Ipv4Addr::from(address).to_string(),
+        table: None,
+        gateway: None,
+        vpc: view.directory.vpc(vpc).map(str::to_owned),
+        sessions,
+        sessions_created: None,
+        bytes_out: carried.bytes_out,
+        bytes_in: carried.bytes_in,
+        packets_out: Some(carried.packets_out),
+        packets_in: Some(carried.packets_in),
+        refused: None,
     }
 }
 

@@ -25,7 +25,7 @@ pub enum UsageBy {
     Eip,
     /// DNAT and SNAT entries.
     Entry,
-    /// Private hosts with live sessions.
+    /// Private hosts.
     Host,
 }
 
@@ -41,11 +41,12 @@ impl UsageBy {
     }
 }
 
-/// Whose usage to tell, those with the most sessions first.
+/// Whose usage to tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct UsageRequest {
-    /// By what; otherwise of gateways, EIPs and entries, in the order of their numbers.
+    /// By what, those with the most sessions first. Otherwise of gateways, EIPs and entries, in the order of their numbers, and of the
+    /// private hosts that carry most of late, the busiest first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<UsageBy>,
     /// At most so many of each.
@@ -53,7 +54,8 @@ pub struct UsageRequest {
     pub limit: Option<u64>,
 }
 
-/// What one of them has carried since the gateway started or it was made; of a private host its live sessions alone.
+/// What one of them has carried since the gateway started or it was made; a private host, since it is among those that carry most
+/// (each worker counts 2048 of them). Of other hosts, the bytes of their live sessions are told, and no packets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Usage {
     /// What it is.
@@ -69,7 +71,8 @@ pub struct Usage {
     /// The VPC of a private host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vpc: Option<String>,
-    /// Sessions at the moment, DNAT and SNAT. A DNAT flow whose directions two workers see has one at each.
+    /// Sessions at the moment, DNAT and SNAT. A DNAT flow whose directions two workers see has one at each. SNAT alone where private
+    /// hosts are told together with the others.
     pub sessions: u64,
     /// Sessions that began; not told of private hosts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -78,10 +81,10 @@ pub struct Usage {
     pub bytes_out: u64,
     /// Bytes of IP packets to the VPC side.
     pub bytes_in: u64,
-    /// IP packets to the Internet side; not told of private hosts.
+    /// IP packets to the Internet side.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub packets_out: Option<u64>,
-    /// IP packets to the VPC side; not told of private hosts.
+    /// IP packets to the VPC side.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub packets_in: Option<u64>,
     /// Packets that were refused an SNAT session, by the reason of their drop; not told of private hosts.

@@ -21,7 +21,7 @@ fn usage_counts_sessions_and_bytes_of_gateways_eips_entries_and_hosts() {
         let [row] = usage(by).try_into().unwrap();
         assert_eq!((row.name.as_str(), row.sessions, row.bytes_out, row.bytes_in), (name, 4, 4 * 36, 0));
         assert_eq!(row.sessions_created, (by != UsageBy::Host).then_some(4));
-        assert_eq!(row.packets_out, (by != UsageBy::Host).then_some(4));
+        assert_eq!((row.packets_out, row.packets_in), (Some(4), Some(0)));
     }
     let [entry] = usage(UsageBy::Entry).try_into().unwrap();
     assert_eq!((entry.table.as_deref(), entry.gateway.as_deref()), (Some("snat"), Some("gw1")));
@@ -30,7 +30,9 @@ fn usage_counts_sessions_and_bytes_of_gateways_eips_entries_and_hosts() {
     std::thread::sleep(Duration::from_secs(1));
     assert_eq!(usage(UsageBy::Gateway)[0].bytes_out, 4 * 36);
     let all = bench.manager.usage(&UsageRequest::default()).unwrap();
-    assert_eq!(all.len(), 3);
+    let kinds: Vec<_> = all.iter().map(|row| row.by).collect();
+    assert_eq!(kinds, [UsageBy::Gateway, UsageBy::Eip, UsageBy::Entry, UsageBy::Host]);
+    assert_eq!((all[3].vpc.as_deref(), all[3].sessions, all[3].bytes_out), (Some("prod"), 4, 4 * 36));
     let ports = &bench.manager.status().external_ports;
     assert_eq!((ports.len(), ports[0].taken, ports[0].limit), (1, 4, 64_512));
     bench.stop();
