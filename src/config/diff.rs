@@ -202,7 +202,9 @@ pub(super) fn backend(backend: &Backend) -> String {
         Backend::Auto { device, share } => format!("auto on {device}{}", shared(*share)),
         Backend::AfXdp { device, share } => format!("af_xdp on {device}{}", shared(*share)),
         Backend::AfPacket { device } => format!("af_packet on {device}"),
-        Backend::Dpdk { device } => format!("dpdk on {device}"),
+        Backend::Dpdk { device, promiscuous } => {
+            format!("dpdk on {device}{}", if *promiscuous { ", promiscuous" } else { "" })
+        }
         Backend::Capsule { device } => format!("capsule on {device}"),
         Backend::Pcap { replay, capture, mac } => {
             let path = |path: &Option<std::path::PathBuf>| {

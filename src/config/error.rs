@@ -74,6 +74,7 @@ codes! {
     DuplicateCore "a core runs one worker";
     BufferSize "a buffer size is a power of two from 2048 to 65536, and at most 4096 with an af_xdp port, 32768 with a dpdk port, 2048 with a capsule port";
     PortKeys "a port has a device, or with the back end pcap a capture to read or to write";
+    PortPromiscuous "only a port of the back end dpdk can be promiscuous or not";
     PortShare "only a port of the back end af_xdp can be shared with the kernel";
     DpdkNotBuilt "this natgate was built without the back end dpdk";
     CapsuleNotBuilt "this natgate was built without the back end capsule";

@@ -37,6 +37,8 @@ pub enum Backend {
     Dpdk {
         /// The device as DPDK names it: a PCI address, or a virtual device with its arguments.
         device: String,
+        /// Whether it delivers frames to any Ethernet address.
+        promiscuous: bool,
     },
     /// DPDK, by capsule.
     Capsule {
@@ -68,7 +70,7 @@ impl Backend {
     /// The device as DPDK names it, if it is one of DPDK's, by whichever way.
     pub fn dpdk_device(&self) -> Option<&str> {
         match self {
-            Self::Dpdk { device } | Self::Capsule { device } => Some(device),
+            Self::Dpdk { device, .. } | Self::Capsule { device } => Some(device),
             _ => None,
         }
     }

@@ -193,6 +193,12 @@ pub static PORTS: Section = Section {
             "How frames are received and sent; `auto` takes the best of `af_xdp` and `af_packet` that works and says which. `dpdk` is in a natgate that was built with it, as is `capsule`, another way onto DPDK.",
         ),
         key("share", "boolean", "false", "`af_xdp` only: leave to the kernel what is not the gateway's."),
+        key(
+            "promiscuous",
+            "boolean",
+            "false",
+            "`dpdk` only: have the NIC deliver frames to any Ethernet address and not only those to its own and to all, for a NIC whose filter lacks its own address. What is addressed to others is dropped and counted all the same.",
+        ),
         key("replay", "path", NONE, "`pcap` only: the capture whose frames arrive on the port."),
         key("capture", "path", NONE, "`pcap` only: the capture that gets the frames that leave."),
         key(

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::ports::OpenError;
 use crate::base::PortIndex;
 use crate::config::{Backend, Model};
-use crate::nic::af_packet::Steering;
 use crate::nic::{Pool, Port};
+
+pub(super) use imp::PortOptions;
 
 /// DPDK, if a port needs it.
 #[derive(Debug)]
@@ -20,7 +21,7 @@ impl Dpdk {
             .ports()
             .iter()
             .filter_map(|port| match &port.backend {
-                Backend::Dpdk { device } => Some(device.as_str()),
+                Backend::Dpdk { device, .. } => Some(device.as_str()),
                 _ => None,
             })
             .collect();
@@ -42,11 +43,10 @@ impl Dpdk {
         device: &str,
         index: PortIndex,
         queues: usize,
-        mtu: Option<u16>,
-        steering: Steering,
+        options: PortOptions,
     ) -> io::Result<Port> {
         let dpdk = self.0.as_ref().ok_or_else(|| io::Error::other("DPDK was not started"))?;
-        dpdk.open(device, index, queues, mtu, steering)
+        dpdk.open(device, index, queues, options)
     }
 }
 
@@ -75,7 +75,7 @@ mod imp {
 
     use super::options;
     use crate::config::Model;
-    pub(super) use crate::nic::dpdk::Dpdk;
+    pub(in crate::daemon) use crate::nic::dpdk::{Dpdk, PortOptions};
 
     pub(super) fn start(model: &Model, devices: &[&str], queues: usize, buffers: usize) -> io::Result<Dpdk> {
         Dpdk::start(&options(model), devices, queues, buffers, model.system().buffer_size)
@@ -96,19 +96,21 @@ mod imp {
     #[derive(Debug)]
     pub(super) enum Dpdk {}
 
+    /// What a port is to be.
+    #[derive(Debug)]
+    #[allow(dead_code, reason = "nothing is opened")]
+    pub(in crate::daemon) struct PortOptions {
+        pub(in crate::daemon) mtu: Option<u16>,
+        pub(in crate::daemon) steering: Steering,
+        pub(in crate::daemon) promiscuous: bool,
+    }
+
     impl Dpdk {
         pub(super) fn pool(&self) -> &Arc<Pool> {
             match *self {}
         }
 
-        pub(super) fn open(
-            &self,
-            _: &str,
-            _: PortIndex,
-            _: usize,
-            _: Option<u16>,
-            _: Steering,
-        ) -> io::Result<Port> {
+        pub(super) fn open(&self, _: &str, _: PortIndex, _: usize, _: PortOptions) -> io::Result<Port> {
             match *self {}
         }
     }

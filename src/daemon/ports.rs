@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::base::PortIndex;
 use crate::config::{Backend, Link, Model, Rss, Vlan};
 use crate::daemon::capsule::Capsule;
-use crate::daemon::dpdk::Dpdk;
+use crate::daemon::dpdk::{Dpdk, PortOptions};
 use crate::nic::af_packet::Steering;
 use crate::nic::af_xdp::{Claims, Owner, Prefix, Share};
 use crate::nic::open::{self as nic, Opener};
@@ -94,11 +94,12 @@ pub(super) fn open(model: &Model, workers: usize, cores: Option<&[usize]>) -> Re
             Backend::AfPacket { device } => {
                 opener.open(nic::Backend::AfPacket, device, index, workers, &Share::Exclusive, steering)
             }
-            Backend::Dpdk { device } => {
+            Backend::Dpdk { device, promiscuous } => {
                 // By flow, packets to one DNAT port are spread over all workers.
                 let by_flow = steering == Steering::OutsidePort && model.dpdk().rss == Rss::Flow;
                 let steering = if by_flow { Steering::FlowHash } else { steering };
-                dpdk.open(device, index, workers, mtu(model, index), steering)
+                let (mtu, promiscuous) = (mtu(model, index), *promiscuous);
+                dpdk.open(device, index, workers, PortOptions { mtu, steering, promiscuous })
             }
             Backend::Capsule { device } => capsule.open(device, index),
             Backend::Pcap { replay: input, capture, mac } => {

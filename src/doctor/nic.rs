@@ -48,7 +48,7 @@ pub(super) fn judge(facts: &Facts, plan: &Plan) -> Vec<Finding> {
             (Backend::Dpdk { .. } | Backend::Capsule { .. }, Some(address)) => {
                 dpdk(facts, plan, address, &mut findings);
             }
-            (Backend::Dpdk { device } | Backend::Capsule { device }, None) => {
+            (Backend::Dpdk { device, .. } | Backend::Capsule { device }, None) => {
                 findings.push(Finding::ok("driver", format!("{device}, a virtual device of DPDK's")));
             }
             (Backend::Pcap { .. }, _) => findings.push(Finding::ok("driver", "captures")),

@@ -88,7 +88,7 @@ fn packet() -> Backend {
 }
 
 fn dpdk() -> Backend {
-    Backend::Dpdk { device: "0000:03:00.0,arg=1".into() }
+    Backend::Dpdk { device: "0000:03:00.0,arg=1".into(), promiscuous: false }
 }
 
 /// Four cores, all as it should be.

@@ -161,11 +161,12 @@ fn open_ports(ports: &Ports) -> io::Result<(Arc<Pool>, [Port; 2])> {
         #[cfg(feature = "dpdk")]
         Ports::Dpdk { sender, receiver } => {
             let options = dpdk::Options::default();
-            let dpdk = Dpdk::start(&options, &[sender, receiver], 2, BUFFERS, 2048)?;
+            let started = Dpdk::start(&options, &[sender, receiver], 2, BUFFERS, 2048)?;
             let open = |device: &str, index| {
-                dpdk.open(device, index, 1, None, Steering::default()).map_err(|error| named(device, error))
+                let options = dpdk::PortOptions::default();
+                started.open(device, index, 1, options).map_err(|error| named(device, error))
             };
-            Ok((Arc::clone(dpdk.pool()), [open(sender, first)?, open(receiver, second)?]))
+            Ok((Arc::clone(started.pool()), [open(sender, first)?, open(receiver, second)?]))
         }
         #[cfg(not(feature = "dpdk"))]
         Ports::Dpdk { sender, .. } => Err(named(

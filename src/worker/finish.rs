@@ -71,6 +71,10 @@ pub(super) fn finish<E: Process>(mut retired: Vec<Retired<E>>, pool: &Pool, now:
         Final { workers: Vec::new(), missing_slots: pool.slots(), unclosed: Vec::new(), died: Vec::new() };
     let mut free = 0;
     for Retired { worker, died } in &mut retired {
+        if died.is_some() {
+            // It had them in hand.
+            worker.path.let_go();
+        }
         let failed = worker.path.close();
         ending.unclosed.extend(failed.into_iter().map(|(port, error)| (worker.index, port, error)));
         worker.path.links.abandon(&mut worker.path.core.cache);

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "every test binary uses a part of this")]
 
+pub mod fragile;
+
 use std::sync::Arc;
 use std::time::Duration;
 

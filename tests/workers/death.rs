@@ -1,73 +1,23 @@
 //! A worker that dies of a defect works on: its queues are polled again, DNAT goes on, the others never stop, and every frame and
 //! every buffer is accounted for.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::gateway::fragile::{AFTER, BEFORE, Fragile};
 use crate::gateway::*;
 use natgate::base::time::Clock;
-use natgate::base::{
-    DropReason, EipIndex, EntryId, GatewayIndex, InterfaceIndex, Moment, VpcIndex, WorkerIndex,
-};
-use natgate::nat::{Counters, Engine, EngineConfig, Estate, NeighbourFact, Output, SessionFilter, Verdict};
+use natgate::base::{DropReason, EipIndex, EntryId, GatewayIndex, InterfaceIndex, VpcIndex, WorkerIndex};
+use natgate::nat::SessionFilter;
 use natgate::nic::memory::Far;
 use natgate::policy::eip::{HostOneToOne, OneToOne};
 use natgate::policy::{Eip, Host, Snapshot, Timeouts};
-use natgate::wire::Packet;
 use natgate::worker::finish::conservation;
-use natgate::worker::mailbox::Command;
-use natgate::worker::{Gateway, Idle, OnDeath, Process, Running, Threads};
+use natgate::worker::{Gateway, Idle, OnDeath, Running, Threads};
 
-/// A UDP port at which the engine dies before it decides about the batch, and one at which it dies afterwards.
-const BEFORE: u16 = 6666;
-const AFTER: u16 = 6667;
 /// The EIP that a host has to itself.
 const OWN: u32 = EIP + 1;
 const SERVED: u8 = 40;
-
-/// The engine, with a defect.
-struct Fragile(Engine);
-
-impl Process for Fragile {
-    fn make(config: EngineConfig) -> io::Result<Self> {
-        Engine::new(config).map(Self)
-    }
-
-    fn process(&mut self, batch: &mut [Packet<'_>], snapshot: &Snapshot, now: Moment, out: &mut Output) {
-        let has = |batch: &[Packet<'_>], port: u16| {
-            batch.iter().any(|packet| packet.frame().get(36..38) == Some(&port.to_be_bytes()))
-        };
-        assert!(!has(batch, BEFORE), "a defect before");
-        let dies = has(batch, AFTER);
-        Engine::process(&mut self.0, batch, snapshot, now, out);
-        assert!(!dies, "a defect afterwards");
-    }
-
-    fn learn(&mut self, fact: NeighbourFact, snapshot: &Snapshot, now: Moment, out: &mut Output) {
-        Engine::learn(&mut self.0, fact, snapshot, now, out);
-    }
-
-    fn undo(&mut self, verdict: Verdict, reason: DropReason) {
-        Engine::undo(&mut self.0, verdict, reason);
-    }
-
-    fn answer(&mut self, command: &mut Command, snapshot: &Snapshot, now: Moment, out: &mut Output) -> bool {
-        <Engine as Process>::answer(&mut self.0, command, snapshot, now, out)
-    }
-
-    fn counters(&self) -> &Counters {
-        self.0.counters()
-    }
-
-    fn bequeath(&mut self, snapshot: &Snapshot) -> Estate {
-        self.0.bequeath(snapshot)
-    }
-
-    fn inherit(&mut self, estate: Estate) {
-        self.0.inherit(estate);
-    }
-}
 
 /// The usual gateway, and an EIP that is one private host's.
 fn configuration() -> Arc<Snapshot> {

@@ -138,6 +138,7 @@ fn cases() -> Vec<(Code, Case)> {
             ),
         ),
         (Code::PortShare, Edit("backend = \"auto\"\nshare = false", "backend = \"af_packet\"\nshare = true")),
+        (Code::PortPromiscuous, Edit("backend = \"auto\"\nshare = false", "promiscuous = false")),
         #[cfg(not(feature = "dpdk"))]
         (Code::DpdkNotBuilt, Whole(super::DPDK)),
         #[cfg(not(feature = "capsule"))]

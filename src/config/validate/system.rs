@@ -235,6 +235,11 @@ impl Check<'_, '_> {
         {
             self.at(here, field, Code::PortShare).emit();
         }
+        if let Some(field) = table.promiscuous.as_ref().filter(|_| word != BackendWord::Dpdk) {
+            self.at(here, field, Code::PortPromiscuous)
+                .hint("remove the key: a port of another back end takes frames to any address, or those that it replays")
+                .emit();
+        }
         let refuse = |spot: Spot, hint: &str| {
             self.document.error(spot, Code::PortKeys).hint(hint).emit();
         };
@@ -273,7 +278,10 @@ impl Check<'_, '_> {
             match word {
                 BackendWord::AfXdp => Backend::AfXdp { device, share },
                 BackendWord::AfPacket => Backend::AfPacket { device },
-                BackendWord::Dpdk => Backend::Dpdk { device },
+                BackendWord::Dpdk => {
+                    let promiscuous = value_of(table.promiscuous.as_ref()).unwrap_or_default();
+                    Backend::Dpdk { device, promiscuous }
+                }
                 BackendWord::Capsule => Backend::Capsule { device },
                 BackendWord::Auto | BackendWord::Pcap => Backend::Auto { device, share },
             }

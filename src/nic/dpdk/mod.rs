@@ -3,7 +3,8 @@
 //!
 //! A thin binding of our own: `shim.c` makes plain functions of what in DPDK is inline functions and large structures, and
 //! `sys` declares them. The packet pool lies over DPDK's pool of buffers: a free buffer is free in both, a frame is where
-//! the port has put it, and is sent from there. Nothing is copied and nothing is allocated.
+//! the port has put it, and is sent from there. Nothing is copied and nothing is allocated. Where ports sit on several NUMA
+//! nodes, DPDK has a pool on each of them ([`pools`]).
 //!
 //! ```text
 //! port --rx burst--> buffer = frame --engine--> the same buffer --tx burst--> port --> DPDK's pool
@@ -19,7 +20,7 @@
 //!
 //! # Limits
 //! - DPDK 22.11 or newer. It is started once in a process.
-//! - All buffers lie on one NUMA node: that of the first PCI device.
+//! - Frames that the gateway makes itself lie in the first pool, on whichever NUMA node that is.
 //! - A frame must fit a buffer (`system.buffer_size`); what arrives in several segments is copied into one, or refused and
 //!   counted if it is larger.
 //! - Over a kernel device (`net_af_packet`, `net_af_xdp`, `net_tap`) DPDK neither splits super-frames (GSO) of a local
@@ -33,6 +34,7 @@
 pub mod capsule;
 mod device;
 mod eal;
+mod pools;
 mod queue;
 mod rss;
 mod sys;
@@ -51,9 +53,10 @@ use crate::base::rss::OwnedBy;
 use crate::base::{Checksum, PortIndex};
 use device::{DeviceName, invalid, why_no_port};
 use eal::{Eal, explained};
+use pools::{Pools, Share, pool_over, shares};
 use queue::{Device, DpdkQueue, Watched};
 use rss::Wish;
-use sys::{Facts, Lane, Mempool};
+use sys::{Facts, Lane};
 
 /// Bytes in front of a received frame, as DPDK has them (`RTE_PKTMBUF_HEADROOM`).
 const HEADROOM: usize = 128;
@@ -69,10 +72,21 @@ const BUFFER: usize = 256;
 /// Drivers whose frames may come from a kernel on the same machine, which leaves checksums to be finished later.
 const LOCAL_SENDERS: [&str; 6] = ["af_packet", "af_xdp", "net_pcap", "tap", "vhost", "virtio"];
 
+/// What a port is to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortOptions {
+    /// What its interfaces need at most, if that is said.
+    pub mtu: Option<u16>,
+    /// What a NIC with RSS is made to do, if its key and its indirection table can be set.
+    pub steering: Steering,
+    /// Whether it delivers frames to any Ethernet address, and not only those to its own and to all.
+    pub promiscuous: bool,
+}
+
 /// DPDK with its packet pool. Ports are opened on it.
 #[derive(Debug)]
 pub struct Dpdk {
-    mempool: Arc<Mempool>,
+    pools: Arc<Pools>,
     pool: Arc<Pool>,
     descriptors: u16,
     /// Those that DPDK's memory lies on.
@@ -95,25 +109,30 @@ impl Dpdk {
     ) -> io::Result<Self> {
         let devices: Vec<_> =
             devices.iter().map(|name| DeviceName::parse(name)).collect::<io::Result<_>>()?;
-        let room = u16::try_from(size + HEADROOM)
-            .map_err(|_| invalid(format!("DPDK has buffers of at most 32768 bytes, not {size}")))?;
+        check_size(size)?;
         let (Ok(count), true) = (u32::try_from(buffers), buffers > 0) else {
             return Err(invalid(format!("DPDK cannot have {buffers} packet buffers")));
         };
         devices.iter().try_for_each(DeviceName::check)?;
         let eal = Eal::start(options, &devices, buffers * (size + BUFFER))?;
-        let node = devices.iter().find_map(DeviceName::node).unwrap_or(-1);
-        let mempool = Mempool::new(&eal, count, room, node).map_err(|error| {
+        let nodes: Vec<_> = devices.iter().map(DeviceName::node).collect();
+        Self::on(&eal, &shares(&nodes, count), queues, size)
+    }
+
+    /// On a started DPDK, with these pools of buffers that hold a frame of `size` bytes each.
+    fn on(eal: &Arc<Eal>, shares: &[Share], queues: usize, size: usize) -> io::Result<Self> {
+        let room = check_size(size)?;
+        let buffers = shares.iter().map(|share| share.buffers as usize).sum::<usize>();
+        let pools = Pools::make(eal, shares, room).map_err(|error| {
             let what = format!("no memory for {buffers} packet buffers of {size} bytes");
             let fix = more_memory(eal.pages);
             io::Error::new(error.kind(), format!("{what}: {}: {fix}", explained(&error)))
         })?;
-        let mempool = Arc::new(mempool);
-        let pool = sys::pool_over(&mempool, buffers, room, eal.pages);
+        let pool = pool_over(&pools, buffers, room, eal.pages);
         // At most half of the buffers wait for frames.
         let share = buffers / 2 / queues.max(1);
         let ring = share.checked_ilog2().map_or(0, |bits| 1 << bits).clamp(SMALLEST_RING, RING);
-        Ok(Self { mempool, pool, descriptors: ring as u16, pages: eal.pages })
+        Ok(Self { pools, pool, descriptors: ring as u16, pages: eal.pages })
     }
 
     /// The packet pool.
@@ -121,20 +140,19 @@ impl Dpdk {
         &self.pool
     }
 
-    /// Opens a device with `queues` queues; `mtu` is what its interfaces need at most, if that is said. A NIC with RSS is made
-    /// to do as `steering` says, if its key and its indirection table can be set.
+    /// Opens a device with `queues` queues.
     ///
     /// # Errors
     /// With a message for people: if there is no such device, it is the kernel's or another process has it; if it has too few
-    /// queues, or does not take the MTU; and DPDK's own.
+    /// queues, does not take the MTU, or has no promiscuous mode and is to have one; and DPDK's own.
     pub fn open(
         &self,
         device: &str,
         index: PortIndex,
         queues: usize,
-        mtu: Option<u16>,
-        steering: Steering,
+        options: PortOptions,
     ) -> io::Result<Port> {
+        let PortOptions { mtu, steering, promiscuous } = options;
         let device = DeviceName::parse(device)?;
         let guard = device.interface().map(Guard::prepare).transpose()?;
         let port = take(&device)?;
@@ -157,29 +175,36 @@ impl Dpdk {
             Steering::OutsidePort => Some(OwnedBy::DestinationPort),
         };
         let wish = Wish::new(by, count, &facts)?;
-        sys::start_port(port, &self.mempool, count, self.descriptors, raised, &wish.key, &mut facts)
-            .map_err(|(step, error)| match error.kind() {
+        sys::start_port(port, &self.pools, count, self.descriptors, raised, &wish.key, &mut facts).map_err(
+            |(step, error)| match error.kind() {
                 // Queues of descriptors lie in DPDK's memory, too.
                 io::ErrorKind::OutOfMemory => {
                     context(&format!("{step} finds no memory: {}", more_memory(self.pages)), &error)
                 }
                 _ => context(&format!("{step} fails"), &error),
+            },
+        )?;
+        let driver = facts.driver();
+        let mut whole = Device::new(port, count, &self.pools, &wish.key);
+        if promiscuous {
+            whole.be_promiscuous().map_err(|error| {
+                context(&format!("{driver} has no promiscuous mode: remove `promiscuous`"), &error)
             })?;
-        let shared = Arc::new(Device::new(port, count, &self.mempool, &wish.key));
+        }
+        let shared = Arc::new(whole);
         let distribution = wish.settle(port);
         if sys::speed(port) == Some(0) {
             log::warn!("{}: no link yet", device.name());
         }
-        let driver = facts.driver();
         let is_local = LOCAL_SENDERS.iter().any(|name| driver.contains(name));
         let unverified = if is_local { Checksum::MaybePartial } else { Checksum::Unverified };
         let queues = (0..count).map(|queue| {
-            let lane = Lane::new(port, queue, &self.mempool, &self.pool);
+            let lane = Lane::new(port, queue, &self.pools, &self.pool);
             Box::new(DpdkQueue::new(lane, &shared, index, unverified, queue == 0)) as Box<dyn Queue>
         });
         let info = PortInfo {
             device: device.name().to_owned(),
-            mode: mode(&driver, &facts, count, distribution.describe()),
+            mode: mode(&driver, &facts, count, promiscuous, distribution.describe()),
             mac: facts.mac,
             mtu: usize::from(facts.mtu).min(most) as u16,
         };
@@ -188,6 +213,12 @@ impl Dpdk {
         let guard = guard.map(|guard| Box::new(guard) as _);
         Ok(Port { index, info, queues, rss, monitor: Some(monitor), guard })
     }
+}
+
+/// Bytes of a buffer that holds a frame of `size` bytes.
+fn check_size(size: usize) -> io::Result<u16> {
+    u16::try_from(size + HEADROOM)
+        .map_err(|_| invalid(format!("DPDK has buffers of at most 32768 bytes, not {size}")))
 }
 
 /// How DPDK comes to more memory, in words.
@@ -258,7 +289,7 @@ fn check_queues(device: &DeviceName, facts: &Facts, queues: usize) -> io::Result
     )))
 }
 
-fn mode(driver: &str, facts: &Facts, queues: u16, distribution: &str) -> String {
+fn mode(driver: &str, facts: &Facts, queues: u16, promiscuous: bool, distribution: &str) -> String {
     let plural = if queues == 1 { "" } else { "s" };
     let mut mode = format!(
         "dpdk, {driver}, {queues} queue{plural}, rings of {} and {}",
@@ -266,6 +297,9 @@ fn mode(driver: &str, facts: &Facts, queues: u16, distribution: &str) -> String 
     );
     if facts.checksums {
         mode.push_str(", it verifies checksums");
+    }
+    if promiscuous {
+        mode.push_str(", promiscuous");
     }
     if queues > 1 && !distribution.is_empty() {
         mode.push_str(", ");
@@ -277,4 +311,20 @@ fn mode(driver: &str, facts: &Facts, queues: u16, distribution: &str) -> String 
 /// Says what was being done when DPDK refused.
 fn context(what: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{what}: {}", explained(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+
+    use super::*;
+
+    /// DPDK is started once in a process: tests have it from here, and take turns.
+    pub(super) fn started() -> MutexGuard<'static, Arc<Eal>> {
+        static EAL: LazyLock<Mutex<Arc<Eal>>> = LazyLock::new(|| {
+            let options = Options { hugepages: Hugepages::Off, ..Options::default() };
+            Mutex::new(Eal::start(&options, &[], 1 << 25).unwrap())
+        });
+        EAL.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

@@ -3,8 +3,9 @@
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use super::pools::Pools;
 use super::rss::Distribution;
-use super::sys::{self, Lane, Mempool};
+use super::sys::{self, Lane};
 use crate::base::{Checksum, PortIndex};
 use crate::nic::{Burst, Cache, Monitor, PortCounters, Queue};
 
@@ -17,23 +18,36 @@ pub(super) struct Device {
     port: u16,
     queues: u16,
     is_stopped: bool,
+    is_promiscuous: bool,
     /// Held by whoever reads its counters: some drivers add up registers that reading clears.
     reading: Mutex<()>,
     // DPDK has pointers to these two as long as the port is there.
-    _mempool: Arc<Mempool>,
+    _pools: Arc<Pools>,
     _key: Arc<[u8]>,
 }
 
 impl Device {
-    /// A port that was started with this pool, and this key of its hash.
-    pub(super) fn new(port: u16, queues: u16, mempool: &Arc<Mempool>, key: &Arc<[u8]>) -> Self {
-        let (mempool, key) = (Arc::clone(mempool), Arc::clone(key));
-        Self { port, queues, is_stopped: false, reading: Mutex::default(), _mempool: mempool, _key: key }
+    /// A port that was started with these pools, and this key of its hash.
+    pub(super) fn new(port: u16, queues: u16, pools: &Arc<Pools>, key: &Arc<[u8]>) -> Self {
+        let (pools, key) = (Arc::clone(pools), Arc::clone(key));
+        let (is_stopped, is_promiscuous) = (false, false);
+        Self { port, queues, is_stopped, is_promiscuous, reading: Mutex::default(), _pools: pools, _key: key }
+    }
+
+    /// Makes it deliver frames to any address until it is stopped.
+    pub(super) fn be_promiscuous(&mut self) -> io::Result<()> {
+        sys::set_promiscuous(self.port, true)?;
+        self.is_promiscuous = true;
+        Ok(())
     }
 
     fn stop(&mut self) -> io::Result<()> {
         if std::mem::replace(&mut self.is_stopped, true) {
             return Ok(());
+        }
+        if self.is_promiscuous {
+            // A kernel device underneath would stay so.
+            let _ = sys::set_promiscuous(self.port, false);
         }
         // What a software ring holds does not come back to the pool by itself.
         (0..self.queues).for_each(|queue| sys::drain(self.port, queue, MOST_DRAINED));

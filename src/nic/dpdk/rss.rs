@@ -138,18 +138,24 @@ mod tests {
     use super::*;
     use crate::base::PortIndex;
     use crate::base::toeplitz::MICROSOFT_KEY;
+    use crate::nic::Port;
     use crate::nic::af_packet::Steering;
-    use crate::nic::dpdk::{Dpdk, Hugepages, Options};
+    use crate::nic::dpdk::pools::shares;
+    use crate::nic::dpdk::tests::started;
+    use crate::nic::dpdk::{Dpdk, PortOptions};
+
+    fn open_on(dpdk: &Dpdk, device: &str, queues: usize, steering: Steering) -> io::Result<Port> {
+        let options = PortOptions { steering, ..PortOptions::default() };
+        dpdk.open(device, PortIndex(0), queues, options)
+    }
 
     /// The null device has a key and an indirection table like a NIC, though no packets: what is set is read back from it.
-    /// DPDK is started once in a process, so one test has all that needs it.
     #[test]
     fn what_a_device_was_told_is_read_back_and_restored() {
-        let options = Options { hugepages: Hugepages::Off, ..Options::default() };
+        let eal = started();
         let devices = ["net_null10,size=64", "net_null11,size=64", "net_null12,size=64", "net_ring13"];
-        let dpdk = Dpdk::start(&options, &devices, 16, 2048, 2048).unwrap();
-        let open =
-            |device, queues, steering| dpdk.open(device, PortIndex(0), queues, None, steering).unwrap();
+        let dpdk = Dpdk::on(&eal, &shares(&[], 2048), 16, 2048).unwrap();
+        let open = |device, queues, steering| open_on(&dpdk, device, queues, steering).unwrap();
         for (device, steering) in [(devices[0], Steering::InsideSource), (devices[1], Steering::OutsidePort)]
         {
             let port = open(device, 4, steering);
@@ -179,7 +185,7 @@ mod tests {
         assert_eq!(rss.table.queues(), [2; 128]);
         // One that does not start, as nobody serves its socket, is closed.
         let device = "net_memif14,role=client,socket=/tmp/natgate-nobody.sock,socket-abstract=no";
-        let error = dpdk.open(device, PortIndex(0), 1, None, Steering::FlowHash).unwrap_err();
+        let error = open_on(&dpdk, device, 1, Steering::FlowHash).unwrap_err();
         assert!(error.to_string().starts_with("starting it fails"), "{error}");
         assert!(sys::port_of(c"net_memif14").is_err(), "it is still there");
         // Rings have no hash.

@@ -91,11 +91,12 @@ static void widen(struct rte_mempool *pool, void *opaque, void *object, unsigned
 }
 
 /* A pool of `count` buffers of `size` bytes; tells the lowest and the highest start of a buffer. */
-struct rte_mempool *natgate_dpdk_pool(unsigned int count, uint16_t size, int node, uintptr_t *lowest, uintptr_t *highest)
+struct rte_mempool *natgate_dpdk_pool(const char *name, unsigned int count, uint16_t size, int node, uintptr_t *lowest,
+				      uintptr_t *highest)
 {
 	struct bounds bounds = { 0, 0 };
 	unsigned int cache = RTE_MIN(256u, count / 16);
-	struct rte_mempool *pool = rte_pktmbuf_pool_create("natgate", count, cache, 0, size, node);
+	struct rte_mempool *pool = rte_pktmbuf_pool_create(name, count, cache, 0, size, node);
 
 	if (pool == NULL)
 		return NULL;
@@ -116,12 +117,15 @@ int natgate_dpdk_take(struct rte_mempool *pool, void **starts, unsigned int coun
 	return error;
 }
 
-/* Takes buffers back; `starts` is overwritten. */
+/* Takes buffers back into the pool, or without one each into its own; `starts` is overwritten. */
 void natgate_dpdk_give(struct rte_mempool *pool, void **starts, unsigned int count)
 {
 	for (unsigned int i = 0; i < count; i++)
 		starts[i] = mbuf_of(starts[i]);
-	rte_mempool_put_bulk(pool, starts, count);
+	if (likely(pool != NULL))
+		rte_mempool_put_bulk(pool, starts, count);
+	else
+		rte_pktmbuf_free_bulk((struct rte_mbuf **)starts, count);
 }
 
 /* ---- Frames ---- */
@@ -137,12 +141,26 @@ struct frame {
 	uint16_t flags;
 };
 
-/* Makes a received frame one that lies in one buffer of the pool, as it was on the wire. */
-static inline int unify(struct rte_mbuf **mbuf, const struct rte_mempool *pool)
+/* The gateway's pools: one, or one for each NUMA node. */
+struct pools {
+	struct rte_mempool *const *all;
+	unsigned int count;
+};
+
+static inline int is_of(const struct rte_mempool *pool, struct pools pools)
+{
+	for (unsigned int i = 0; i < pools.count; i++)
+		if (likely(pool == pools.all[i]))
+			return 1;
+	return 0;
+}
+
+/* Makes a received frame one that lies in one buffer of the pools, as it was on the wire. */
+static inline int unify(struct rte_mbuf **mbuf, struct pools pools)
 {
 	struct rte_mbuf *m = *mbuf;
 
-	if (unlikely(m->pool != pool || mbuf_of(m->buf_addr) != m))
+	if (unlikely(!is_of(m->pool, pools) || mbuf_of(m->buf_addr) != m))
 		return -1;
 	if (unlikely(m->nb_segs != 1) && rte_pktmbuf_linearize(m) != 0)
 		return -1;
@@ -151,10 +169,11 @@ static inline int unify(struct rte_mbuf **mbuf, const struct rte_mempool *pool)
 	return 0;
 }
 
-/* Receives up to `most` frames into buffers of the pool; those that none could hold are added to `refused`. */
-unsigned int natgate_dpdk_receive(uint16_t port, uint16_t queue, const struct rte_mempool *pool, struct frame *frames,
-				  unsigned int most, uint64_t *refused)
+/* Receives up to `most` frames into buffers of the pools; those that none could hold are added to `refused`. */
+unsigned int natgate_dpdk_receive(uint16_t port, uint16_t queue, struct rte_mempool *const *all, unsigned int pool_count,
+				  struct frame *frames, unsigned int most, uint64_t *refused)
 {
+	const struct pools pools = { all, pool_count };
 	struct rte_mbuf *mbufs[CHUNK];
 	unsigned int count = 0;
 
@@ -166,7 +185,7 @@ unsigned int natgate_dpdk_receive(uint16_t port, uint16_t queue, const struct rt
 			struct rte_mbuf *m = mbufs[i];
 			uint64_t l4 = m->ol_flags & RTE_MBUF_F_RX_L4_CKSUM_MASK;
 
-			if (unlikely(unify(&m, pool) != 0)) {
+			if (unlikely(unify(&m, pools) != 0)) {
 				rte_pktmbuf_free(mbufs[i]);
 				*refused += 1;
 				continue;
@@ -228,7 +247,10 @@ void natgate_dpdk_drain(uint16_t port, uint16_t queue, unsigned int most)
 /* ---- Ports ---- */
 
 struct wish {
+	/* What it receives into. */
 	struct rte_mempool *pool;
+	/* Whether all that it sends comes from there, too. */
+	uint8_t is_only_pool;
 	uint16_t queues;
 	uint16_t descriptors;
 	/* Zero: as the port is. */
@@ -304,8 +326,9 @@ static int start(uint16_t id, const struct wish *wish, struct port *port, const 
 		conf.rx_adv_conf.rss_conf.rss_key = wish->key;
 		conf.rx_adv_conf.rss_conf.rss_key_len = wish->key_length;
 	}
-	/* Every frame comes from the one pool, in one segment with one reference. */
-	conf.txmode.offloads = info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE;
+	/* Every frame is one segment with one reference. */
+	if (wish->is_only_pool)
+		conf.txmode.offloads = info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE;
 	port->checksums = conf.rxmode.offloads != 0;
 	port->fast_free = conf.txmode.offloads != 0;
 	conf.rxmode.mtu = wish->mtu;

@@ -4,20 +4,12 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::io;
-use std::ptr::NonNull;
 use std::sync::Arc;
 
-use super::eal::{self, Eal};
-use crate::base::hugepage::Pages;
+use super::eal;
+use super::pools::{Mempool, Pools};
 use crate::base::{Checksum, PortIndex};
-use crate::nic::pool::{GROUP, Region, Store};
 use crate::nic::{BURST, Burst, Frame, Pool};
-
-/// `struct rte_mempool`, of which nothing is known here.
-#[repr(C)]
-struct Opaque {
-    _private: [u8; 0],
-}
 
 /// A frame in a buffer, by the buffer's start.
 #[repr(C)]
@@ -36,7 +28,8 @@ const CHECKSUM_PARTIAL: u16 = 2;
 
 #[repr(C)]
 struct RawWish {
-    pool: *mut Opaque,
+    pool: *mut Mempool,
+    is_only_pool: bool,
     queues: u16,
     descriptors: u16,
     mtu: u16,
@@ -89,27 +82,19 @@ unsafe extern "C" {
     fn rte_strerror(error: c_int) -> *const c_char;
     fn rte_dev_probe(arguments: *const c_char) -> c_int;
     fn rte_eth_dev_get_port_by_name(name: *const c_char, port: *mut u16) -> c_int;
+    fn rte_eth_promiscuous_enable(port: u16) -> c_int;
+    fn rte_eth_promiscuous_disable(port: u16) -> c_int;
     fn rte_eth_dev_stop(port: u16) -> c_int;
     fn rte_eth_dev_close(port: u16) -> c_int;
-    fn rte_mempool_avail_count(pool: *const Opaque) -> c_uint;
-    fn rte_mempool_free(pool: *mut Opaque);
 
     fn natgate_dpdk_log(function: extern "C" fn(c_int, *const u8, usize)) -> c_int;
     fn natgate_dpdk_errno() -> c_int;
     fn natgate_dpdk_is_registered() -> c_int;
-    fn natgate_dpdk_pool(
-        count: c_uint,
-        size: u16,
-        node: c_int,
-        lowest: *mut usize,
-        highest: *mut usize,
-    ) -> *mut Opaque;
-    fn natgate_dpdk_take(pool: *mut Opaque, starts: *mut *mut c_void, count: c_uint) -> c_int;
-    fn natgate_dpdk_give(pool: *mut Opaque, starts: *mut *mut c_void, count: c_uint);
     fn natgate_dpdk_receive(
         port: u16,
         queue: u16,
-        pool: *const Opaque,
+        pools: *const *mut Mempool,
+        pool_count: c_uint,
         frames: *mut RawFrame,
         most: c_uint,
         refused: *mut u64,
@@ -141,7 +126,7 @@ fn outcome(result: c_int) -> io::Result<()> {
 }
 
 /// DPDK's own words for its last error on this thread.
-fn last_error() -> io::Error {
+pub(super) fn last_error() -> io::Error {
     // SAFETY: reads a number of this thread.
     let number = unsafe { natgate_dpdk_errno() };
     // SAFETY: takes a number and returns a string that stays valid until the thread's next call.
@@ -238,10 +223,10 @@ pub(super) fn facts(port: u16) -> io::Result<Facts> {
 }
 
 /// Sets a port up with `queues` queues of each kind and starts it; `mtu` zero leaves its MTU as it is, and an empty key that of
-/// its hash. The pool and the key must be there as long as the port is. The error says what failed; the port is closed then.
+/// its hash. The pools and the key must be there as long as the port is. The error says what failed; the port is closed then.
 pub(super) fn start_port(
     port: u16,
-    pool: &Mempool,
+    pools: &Pools,
     queues: u16,
     descriptors: u16,
     mtu: u16,
@@ -250,9 +235,10 @@ pub(super) fn start_port(
 ) -> Result<(), (String, io::Error)> {
     let key_length = key.len().min(MOST_KEY) as u8;
     let key = if key.is_empty() { std::ptr::null() } else { key.as_ptr() };
-    let wish = RawWish { pool: pool.pool.as_ptr(), queues, descriptors, mtu, key, key_length };
+    let (pool, is_only_pool) = (pools.near(facts.node), pools.raw().len() == 1);
+    let wish = RawWish { pool, is_only_pool, queues, descriptors, mtu, key, key_length };
     let mut step = c"".as_ptr();
-    // SAFETY: reads the one structure, writes the others. The port keeps pointers to the pool and to the key: once it is
+    // SAFETY: reads the one structure, writes the others. The port keeps pointers to its pool and to the key: once it is
     // started, `Device` holds both until it has closed the port; a port that is not started is closed before this returns.
     let result = unsafe { natgate_dpdk_start(port, &raw const wish, facts, &raw mut step) };
     outcome(result).map_err(|error| {
@@ -260,6 +246,13 @@ pub(super) fn start_port(
         let step = unsafe { CStr::from_ptr(step) };
         (step.to_string_lossy().into_owned(), error)
     })
+}
+
+/// Makes a started port deliver frames to any Ethernet address, or only those to its own and to all.
+pub(super) fn set_promiscuous(port: u16, is_on: bool) -> io::Result<()> {
+    let set = if is_on { rte_eth_promiscuous_enable } else { rte_eth_promiscuous_disable };
+    // SAFETY: takes a number, which DPDK checks.
+    outcome(unsafe { set(port) })
 }
 
 /// The speed of a port's link in Mbit/s, which is zero if it is down; if it says so.
@@ -340,109 +333,13 @@ pub(super) fn stop_port(port: u16) -> io::Result<()> {
     stopped
 }
 
-/// DPDK's pool of buffers.
-#[derive(Debug)]
-pub(super) struct Mempool {
-    pool: NonNull<Opaque>,
-    /// Where the first buffer starts.
-    start: NonNull<u8>,
-    /// Bytes from there to the end of the last one.
-    len: usize,
-    /// Ended after the pool is gone.
-    _eal: Arc<Eal>,
-}
-
-// SAFETY: DPDK's pool may be used by all threads at once; the rest does not change.
-unsafe impl Send for Mempool {}
-// SAFETY: as above.
-unsafe impl Sync for Mempool {}
-
-/// Buffers are numbered by where they start, in units of a cache line, as their places are not evenly spaced.
-const UNIT: usize = 64;
-
-impl Mempool {
-    /// Makes a pool of `count` buffers of `size` bytes, on a NUMA node or (negative) any.
-    pub(super) fn new(eal: &Arc<Eal>, count: u32, size: u16, node: c_int) -> io::Result<Self> {
-        let (mut lowest, mut highest) = (0, 0);
-        // SAFETY: takes numbers, and writes two.
-        let pool = unsafe { natgate_dpdk_pool(count, size, node, &raw mut lowest, &raw mut highest) };
-        let pool = NonNull::new(pool).ok_or_else(last_error)?;
-        let len = highest - lowest + usize::from(size);
-        let start = NonNull::new(std::ptr::with_exposed_provenance_mut::<u8>(lowest));
-        let start = start.filter(|_| len / UNIT < u32::MAX as usize).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { pool, start, len, _eal: Arc::clone(eal) })
-    }
-
-    fn number(&self, start: *mut c_void) -> u32 {
-        ((start.addr() - self.start.as_ptr().addr()) / UNIT) as u32
-    }
-
-    fn start_of(&self, number: u32) -> *mut c_void {
-        // Checked to lie inside when the frame was made of it.
-        self.start.as_ptr().wrapping_add(number as usize * UNIT).cast()
-    }
-}
-
-impl Drop for Mempool {
-    fn drop(&mut self) {
-        // SAFETY: made by `new`, freed once; ports and frames hold the pool, so none is left.
-        unsafe { rte_mempool_free(self.pool.as_ptr()) };
-    }
-}
-
-/// The free buffers of natgate's pool are those of DPDK's.
-#[derive(Debug)]
-struct Shared(Arc<Mempool>);
-
-impl Store for Shared {
-    fn take(&self) -> Option<[u32; GROUP]> {
-        let mut starts = [std::ptr::null_mut(); GROUP];
-        // SAFETY: writes so many pointers, or none.
-        let result = unsafe { natgate_dpdk_take(self.0.pool.as_ptr(), starts.as_mut_ptr(), GROUP as c_uint) };
-        (result == 0).then(|| starts.map(|start| self.0.number(start)))
-    }
-
-    fn give(&self, slots: &[u32]) -> bool {
-        for slots in slots.chunks(GROUP) {
-            let mut starts = [std::ptr::null_mut(); GROUP];
-            for (start, &slot) in starts.iter_mut().zip(slots) {
-                *start = self.0.start_of(slot);
-            }
-            // SAFETY: so many buffers of this pool, whose ownership the caller gives up.
-            unsafe { natgate_dpdk_give(self.0.pool.as_ptr(), starts.as_mut_ptr(), slots.len() as c_uint) };
-        }
-        true
-    }
-
-    fn free(&self) -> usize {
-        // SAFETY: reads counts.
-        unsafe { rte_mempool_avail_count(self.0.pool.as_ptr()) as usize }
-    }
-}
-
-/// The packet pool over DPDK's: a frame that a port has received, or will send, is in its buffer without a copy.
-pub(super) fn pool_over(mempool: &Arc<Mempool>, slots: usize, size: u16, pages: Pages) -> Arc<Pool> {
-    let region = Region {
-        start: mempool.start,
-        len: mempool.len,
-        unit: UNIT,
-        slot_size: usize::from(size),
-        slots,
-        pages,
-    };
-    let store = Box::new(Shared(Arc::clone(mempool)));
-    // SAFETY: DPDK's memory is mapped and readable from the first buffer to the last, as long as the mempool lives, which
-    // the store holds. A number is where one of its buffers starts, each of which it gives out once.
-    unsafe { Pool::over(&region, store) }
-}
-
 /// A receive and a transmit queue of a started port, in the form that its functions take.
 #[derive(Debug)]
 pub(super) struct Lane {
     port: u16,
     queue: u16,
-    mempool: Arc<Mempool>,
-    /// The packet pool over the mempool.
+    pools: Arc<Pools>,
+    /// The packet pool over DPDK's.
     pool: Arc<Pool>,
     /// Room for a burst in the form of the shim.
     frames: Box<Frames>,
@@ -460,10 +357,10 @@ impl std::fmt::Debug for Frames {
 unsafe impl Send for Lane {}
 
 impl Lane {
-    pub(super) fn new(port: u16, queue: u16, mempool: &Arc<Mempool>, pool: &Arc<Pool>) -> Self {
+    pub(super) fn new(port: u16, queue: u16, pools: &Arc<Pools>, pool: &Arc<Pool>) -> Self {
         let none = RawFrame { start: std::ptr::null_mut(), head: 0, length: 0, flags: 0 };
         let frames = Box::new(Frames([none; BURST]));
-        Self { port, queue, mempool: Arc::clone(mempool), pool: Arc::clone(pool), frames }
+        Self { port, queue, pools: Arc::clone(pools), pool: Arc::clone(pool), frames }
     }
 
     /// Appends received frames to `burst`; those that no buffer could hold are added to `refused`.
@@ -476,13 +373,15 @@ impl Lane {
         refused: &mut u64,
     ) -> usize {
         let most = burst.remaining_capacity() as c_uint;
-        let (pool, frames) = (self.mempool.pool.as_ptr(), self.frames.0.as_mut_ptr());
+        let (pools, frames) = (self.pools.raw(), self.frames.0.as_mut_ptr());
+        let (pools, pool_count) = (pools.as_ptr(), pools.len() as c_uint);
         // SAFETY: the port is started and has this queue, which is polled by its owner alone. At most `most` of the BURST
         // frames are written.
-        let count = unsafe { natgate_dpdk_receive(self.port, self.queue, pool, frames, most, refused) };
+        let count =
+            unsafe { natgate_dpdk_receive(self.port, self.queue, pools, pool_count, frames, most, refused) };
         for raw in self.frames.0.iter().take(count as usize) {
-            // SAFETY: a buffer of the pool underneath, as the shim has checked, which the port gave up just now.
-            let mut frame = unsafe { Frame::from_slot(&self.pool, self.mempool.number(raw.start)) };
+            // SAFETY: a buffer of the pools underneath, as the shim has checked, which the port gave up just now.
+            let mut frame = unsafe { Frame::from_slot(&self.pool, self.pools.number(raw.start)) };
             frame.set_bounds(usize::from(raw.head), usize::from(raw.length));
             frame.port = index;
             frame.checksum = match raw.flags {
@@ -500,7 +399,7 @@ impl Lane {
     pub(super) fn transmit(&mut self, burst: &mut Burst) -> usize {
         let mut count = 0;
         for (raw, frame) in self.frames.0.iter_mut().zip(burst.iter()) {
-            let start = self.mempool.start_of(frame.slot());
+            let start = self.pools.start_of(frame.slot());
             // A frame of another pool has no place here: it stays where it is.
             if start.cast_const() != frame.slot_bytes().as_ptr().cast() {
                 break;
@@ -509,7 +408,7 @@ impl Lane {
             count += 1;
         }
         let frames = self.frames.0.as_ptr();
-        // SAFETY: the port is started and has this queue, which is polled by its owner alone. The frames are of the pool
+        // SAFETY: the port is started and has this queue, which is polled by its owner alone. The frames are of the pools
         // underneath, and those that are taken are given up below.
         let taken = unsafe { natgate_dpdk_transmit(self.port, self.queue, frames, count) } as usize;
         for frame in burst.drain(..taken.min(count as usize)) {

@@ -16,7 +16,7 @@ unsafe impl Send for Pool {}
 // SAFETY: as above.
 unsafe impl Sync for Pool {}
 
-/// Slots in memory that a back end brings with it.
+/// Slots in memory that a back end brings with it. There may be anything between them.
 #[derive(Debug)]
 pub struct Region {
     /// Where it starts.
@@ -37,9 +37,8 @@ impl Pool {
     /// A pool over slots of a back end's own.
     ///
     /// # Safety
-    /// The region is mapped and initialised as long as the store lives. The store gives out each number at most once
-    /// until it is given back; it gives out only numbers of slots, which lie inside the region and apart from each
-    /// other.
+    /// The store gives out each number at most once until it is given back; it gives out only numbers of slots, which lie
+    /// inside the region and apart from each other, and are mapped and initialised as long as the store lives.
     pub unsafe fn over(region: &Region, store: Box<dyn Store>) -> Arc<Self> {
         let Region { start, len, unit, slot_size, slots, pages } = *region;
         Arc::new(Self { start, len, unit, slot_size, slots, pages, store })
