@@ -278,7 +278,9 @@ mod tests {
         let mut edit = Snapshot::default().edit();
         let eips = [1, 1 + 8192, 1].map(EipIndex);
         assert_eq!(Mark::of_eip(eips[0]), Mark::of_eip(eips[1]));
-        eips.into_iter().for_each(|eip| edit.touch(eip));
+        for eip in eips {
+            edit.touch(eip);
+        }
         let told: Vec<_> =
             edit.finish().touched().since(Generation(0)).iter().map(|(_, what)| *what).collect();
         assert_eq!(told, [Touched::Eip(eips[0]), Touched::Eip(eips[1])]);
