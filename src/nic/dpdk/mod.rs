@@ -4,7 +4,7 @@
 //! A thin binding of our own: `shim.c` makes plain functions of what in DPDK is inline functions and large structures, and
 //! `sys` declares them. The packet pool lies over DPDK's pool of buffers: a free buffer is free in both, a frame is where
 //! the port has put it, and is sent from there. Nothing is copied and nothing is allocated. Where ports sit on several NUMA
-//! nodes, DPDK has a pool on each of them ([`pools`]).
+//! nodes, DPDK has a pool on each of them (`pools`).
 //!
 //! ```text
 //! port --rx burst--> buffer = frame --engine--> the same buffer --tx burst--> port --> DPDK's pool
