@@ -64,14 +64,14 @@ fn main() -> Result<(), Error> {
     let mut changes = 0;
     for _ in 0..ROUNDS {
         worker.run(&mut quiet)?;
-        for configuration in [&unseen, &published] {
+        for (configuration, is_seen) in [(&unseen, false), (&published, true)] {
             let (stop, clock, before) = (AtomicBool::new(false), worker.clock, changes);
             std::thread::scope(|scope| {
                 let changer = scope.spawn(|| {
                     pin_to(1);
                     change(configuration, &made_at, &stop, clock, before, (rate, entries))
                 });
-                let ran = if std::ptr::eq(configuration, &published) {
+                let ran = if is_seen {
                     worker.run_beside(&published, &mut beside, &made_at)
                 } else {
                     worker.run(&mut shared)

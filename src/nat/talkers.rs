@@ -201,6 +201,6 @@ mod tests {
         let pieces = (0..TALKERS).step_by(100).flat_map(|from| talkers.rows(from, 100, Tick(0)));
         let mut hosts: Vec<_> = pieces.map(|row| row.address).collect();
         hosts.sort_unstable();
-        assert_eq!(hosts, Vec::from_iter(0..1000));
+        assert!(hosts.into_iter().eq(0..1000));
     }
 }

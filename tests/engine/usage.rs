@@ -29,7 +29,9 @@ fn talker(engines: &[Engine]) -> Talker {
         let mut rows = Vec::with_capacity(TALKERS);
         assert!(engine.list_talkers(&mut 0, usize::MAX, Tick(0), &mut rows));
         assert!(rows.iter().all(|row| row.address == u32::from(ip("10.0.0.20"))), "{rows:?}");
-        rows.iter().for_each(|row| total.add(row));
+        for row in &rows {
+            total.add(row);
+        }
     }
     total
 }
