@@ -1,6 +1,6 @@
 //! The private hosts that carry most of late, in a table of fixed size, with what they have carried.
 //!
-//! A host has a set of [`WAYS`] rows. While others have them all, what it carries weighs against the lightest of them, whose row it
+//! A host has a set of eight rows. While others have them all, what it carries weighs against the lightest of them, whose row it
 //! takes once it outweighs it (the count of frequent items by Misra and Gries, within each set). Weights halve with each
 //! minute, so that a host that fell silent gives way however much it once carried.
 
