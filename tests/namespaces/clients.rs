@@ -123,10 +123,10 @@ fn a_limited_eip(back_end: &str) {
     let limited = "address = \"203.0.113.16\"\nbandwidth = \"100Mbps\"";
     let configuration = base(back_end, &socket(&lab)).replace("address = \"203.0.113.16\"", limited);
     let gateway = Gateway::start(&lab, &configuration);
-    // What iperf3 counts is 3-5 % less than the IP packets, and the burst 5 % more in two seconds. TCP's share depends on the
+    // What iperf3 counts is 3-5 % less than the IP packets, and the burst 2.5 % more in four seconds. TCP's share depends on the
     // round trip, of which there is none here: a window of few segments is lost as a whole.
     for (arguments, least) in [("-u -b 150M", 93e6), ("-u -b 150M -R", 93e6), ("", 35e6), ("-R", 35e6)] {
-        let command = format!("iperf3 -c 203.0.113.16 -t 2 --connect-timeout 5000 -J {arguments}");
+        let command = format!("iperf3 -c 203.0.113.16 -t 4 --connect-timeout 5000 -J {arguments}");
         let report: Value = serde_json::from_str(&lab.run("client", &command)).expect("iperf3's JSON");
         let rate = report["end"]["sum_received"]["bits_per_second"].as_f64().unwrap_or(0.0);
         println!("{back_end}: {arguments}: {:.1} Mbit/s", rate / 1e6);
