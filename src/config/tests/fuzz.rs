@@ -60,8 +60,8 @@ proptest! {
     ) {
         let mut text = EXAMPLE.to_owned();
         for (at, len, insert) in cuts {
-            let start = at.index(text.len() + 1);
-            let end = (start + len).min(text.len());
+            let start = text.floor_char_boundary(at.index(text.len() + 1));
+            let end = text.floor_char_boundary(start + len);
             text.replace_range(start..end, &insert.unwrap_or_default());
         }
         judge(&text);
