@@ -60,7 +60,7 @@ reasons! {
     ProtocolUnsupported "protocol-unsupported" "A protocol without ports that only an any-port DNAT entry can carry.";
     // Fragments.
     FragmentTiny "fragment-tiny" "A fragment that would split the transport header (RFC 1858 3).";
-    FragmentOverlap "fragment-overlap" "A fragment that runs past 65535 bytes.";
+    FragmentOverlap "fragment-overlap" "A fragment that overlaps another of its datagram (RFC 1858 4), runs past its end or past 65535 bytes, or is one of more than 64.";
     FragmentNoFirst "fragment-no-first" "A later fragment whose first fragment did not come in time.";
     FragmentTableFull "fragment-table-full" "A later fragment that waited for its first fragment and made room for another.";
     FtpFragment "ftp-fragment" "A fragment of what a client sends on an FTP control connection, whose lines are read only whole.";

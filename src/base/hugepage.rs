@@ -40,15 +40,18 @@ unsafe impl<T: Sync> Sync for HugeSlice<T> {}
 const HUGE: usize = 2 << 20;
 
 impl<T: FromZeros> HugeSlice<T> {
-    /// `len` zeroed values, on explicit huge pages where the kernel has enough of them.
+    /// `len` zeroed values, on explicit huge pages where the kernel has enough of them; on ordinary ones if they would fill
+    /// less than half of one, which takes longer to clear than it could ever save.
     ///
     /// # Errors
     /// The kernel's, when it gives no memory at all.
     pub fn zeroed(len: usize) -> io::Result<Self> {
-        let bytes = len.checked_mul(size_of::<T>()).ok_or(io::ErrorKind::OutOfMemory)?.max(1);
+        let bytes = len.checked_mul(size_of::<T>()).ok_or(io::ErrorKind::OutOfMemory)?;
+        if bytes < HUGE / 2 {
+            return Self::sparse(len);
+        }
         let whole = bytes.checked_next_multiple_of(HUGE).ok_or(io::ErrorKind::OutOfMemory)?;
-        let explicit = if bytes >= HUGE / 2 { map(whole, libc::MAP_HUGETLB).ok() } else { None };
-        let (start, pages) = match explicit {
+        let (start, pages) = match map(whole, libc::MAP_HUGETLB).ok() {
             Some(start) => (start, Pages::Huge),
             None => (map(whole, 0)?, Pages::Transparent),
         };
@@ -179,6 +182,13 @@ mod tests {
         let used = slice.bytes_in_use();
         // A page, which may be a transparent huge one.
         assert!((page_size()..=HUGE).contains(&used), "{used}");
+    }
+
+    #[test]
+    fn a_small_slice_takes_no_huge_page() {
+        let mut slice = HugeSlice::<u64>::zeroed(64).unwrap();
+        slice[63] = 1;
+        assert_eq!((slice.pages(), slice.bytes_in_use()), (Pages::Small, page_size()));
     }
 
     #[test]

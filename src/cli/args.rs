@@ -372,10 +372,10 @@ After the destination may follow:
   flags syn,ack,fin,rst         of a TCP segment; otherwise syn; none is possible
   reply                         an ICMP echo reply; otherwise a request
   id NUMBER                     of an ICMP echo
-  length BYTES                  of the IP packet
+  length BYTES                  of the IP packet; a fragment without one fits where it lies
   ttl NUMBER                    its time to live; otherwise 64
   df                            it must not be fragmented
-  fragment OFFSET               a fragment of it, so many bytes behind the first one at 0
+  fragment OFFSET [last]        a fragment of it, so many bytes behind the first one at 0
   identification NUMBER         by which fragments of a datagram are known; otherwise 0";
 
 /// Arguments of `completions`.

@@ -127,6 +127,9 @@ pub struct PacketDescription {
     /// Of a fragment: where in its datagram it lies, in bytes. Only the first one, at zero, has ports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fragment: Option<u16>,
+    /// Whether it is the last fragment of its datagram.
+    #[serde(default)]
+    pub last: bool,
     /// Its identification, by which fragments of a datagram are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identification: Option<u16>,
@@ -158,7 +161,11 @@ impl PacketDescription {
         }
         let tcp = *protocol == Protocol::TCP;
         let icmp = *protocol == Protocol::ICMP;
-        let shortest = if tcp { 40 } else { 28 };
+        let shortest = match self.fragment {
+            Some(1..) => 21,
+            _ if tcp => 40,
+            _ => 28,
+        };
         match self {
             Self { flags: Some(flags), .. } if !tcp => {
                 Err(format!("flags {flags} go with tcp only, not with {protocol}"))
@@ -177,6 +184,9 @@ impl PacketDescription {
             }
             Self { fragment: Some(at), .. } if at % 8 != 0 => {
                 Err(format!("fragment {at} is no place of a fragment: a multiple of 8 bytes"))
+            }
+            Self { fragment: None | Some(0), last: true, .. } => {
+                Err("last goes with a fragment that is not the first: write fragment OFFSET last".into())
             }
             _ => Ok(()),
         }
@@ -210,6 +220,9 @@ impl fmt::Display for PacketDescription {
         if let Some(fragment) = self.fragment {
             write!(f, " fragment {fragment}")?;
         }
+        if self.last {
+            f.write_str(" last")?;
+        }
         if let Some(identification) = self.identification {
             write!(f, " identification {identification}")?;
         }
@@ -219,7 +232,7 @@ impl fmt::Display for PacketDescription {
 
 /// The form, for error messages.
 const FORM: &str = "write PROTOCOL SOURCE > DESTINATION [reply] [from outside | from vpc NAME] [flags FLAGS] [id NUMBER] \
-                    [length BYTES] [ttl NUMBER] [df] [fragment OFFSET] [identification NUMBER], in quotes because of the >";
+                    [length BYTES] [ttl NUMBER] [df] [fragment OFFSET [last]] [identification NUMBER], in quotes because of the >";
 
 impl FromStr for PacketDescription {
     type Err = String;
@@ -256,6 +269,7 @@ fn parse(text: &str) -> Result<PacketDescription, String> {
         ttl: None,
         df: false,
         fragment: None,
+        last: false,
         identification: None,
     };
     while let Some(word) = words.next() {
@@ -268,6 +282,7 @@ fn parse(text: &str) -> Result<PacketDescription, String> {
             "ttl" => packet.ttl.is_some(),
             "df" => packet.df,
             "fragment" => packet.fragment.is_some(),
+            "last" => packet.last,
             "identification" => packet.identification.is_some(),
             _ => return Err(format!("\"{word}\" is not understood; {FORM}")),
         };
@@ -278,6 +293,7 @@ fn parse(text: &str) -> Result<PacketDescription, String> {
         match word {
             "reply" => packet.reply = true,
             "df" => packet.df = true,
+            "last" => packet.last = true,
             "flags" => packet.flags = Some(value()?.parse()?),
             "id" => packet.id = Some(number(word, value()?)?),
             "length" => packet.length = Some(number(word, value()?)?),
@@ -331,6 +347,11 @@ mod tests {
         assert_eq!((read.id, read.reply), (Some(7), true));
         let read = packet("tcp 1.2.3.4:1>5.6.7.8:2 flags syn,ack length 1500").unwrap();
         assert_eq!(read.flags.unwrap().bits(), 0x12);
+        let read = packet("udp 1.2.3.4:1 > 5.6.7.8:2 fragment 1480 length 30 last identification 9").unwrap();
+        assert_eq!(
+            (read.fragment, read.length, read.last, read.identification),
+            (Some(1480), Some(30), true, Some(9))
+        );
         assert_eq!(packet("47 10.0.1.10 > 198.51.100.7").unwrap().protocol, Protocol(47));
     }
 
@@ -354,6 +375,10 @@ mod tests {
             "tcp 10.0.1.10:7 > 198.51.100.7:53 ttl 1 ttl 1",
             "tcp 10.0.1.10:7 > 198.51.100.7:53 length 39",
             "tcp 10.0.1.10:7 > 198.51.100.7:53 please",
+            "tcp 10.0.1.10:7 > 198.51.100.7:53 fragment 12",
+            "tcp 10.0.1.10:7 > 198.51.100.7:53 fragment 8 length 20",
+            "tcp 10.0.1.10:7 > 198.51.100.7:53 fragment 0 last",
+            "tcp 10.0.1.10:7 > 198.51.100.7:53 last",
         ]
         .iter()
         .map(|text| packet(text).unwrap_err())
@@ -381,9 +406,10 @@ mod tests {
                 any::<Option<u16>>(),
                 proptest::option::of(40u16..),
                 any::<Option<u8>>(),
+                any::<Option<(u8, bool)>>(),
             );
             (endpoint(protocol.has_ports()), endpoint(protocol.has_ports()), from, flags, numbers).prop_map(
-                move |(source, destination, from, flags, ([reply, df], id, length, ttl))| {
+                move |(source, destination, from, flags, ([reply, df], id, length, ttl, fragment))| {
                     let tcp = protocol == Protocol::TCP;
                     let icmp = protocol == Protocol::ICMP;
                     let flags = flags.map(|[syn, ack, fin, rst]| TcpFlags { syn, ack, fin, rst });
@@ -397,8 +423,9 @@ mod tests {
                         id: id.filter(|_| icmp),
                         length,
                         ttl,
-                        df,
-                        fragment: None,
+                        df: df && fragment.is_none(),
+                        fragment: fragment.map(|(at, _)| u16::from(at) * 8),
+                        last: fragment.is_some_and(|(at, last)| at > 0 && last),
                         identification: None,
                     }
                 },

@@ -3,7 +3,8 @@
 //!
 //! With several workers all fragments of a datagram meet at one of them, which is computed from what every fragment has.
 //! There the first one is remembered, and those that came before it have waited. From there each goes on as the first one
-//! did, if need be to the worker that owns the session. An any-port entry needs no ports: its fragments go their own ways.
+//! did, if need be to the worker that owns the session, unless it overlaps another (RFC 1858 §4). Where addresses alone tell the
+//! way, as those of an any-port entry do, fragments go their own ways.
 
 use crate::base::owner::{owner_of_datagram, owner_of_host};
 use crate::base::{DropReason, PortIndex, WorkerIndex};
@@ -15,7 +16,7 @@ use crate::nat::lane::Lane;
 use crate::nat::leave::send;
 use crate::nat::neighbours::NextHop;
 use crate::nat::outward::{check_inside, static_outward};
-use crate::nat::reassembly::First;
+use crate::nat::reassembly::{First, Place};
 use crate::nat::session::{Flow, SessionKind};
 use crate::nat::{Exit, Verdict};
 use crate::policy::{Realm, Snapshot};
@@ -35,17 +36,21 @@ impl Engine {
         if let Some(to) = self.meeting_place(lane, cx.snapshot) {
             return Verdict::Hand { to, arrival: Arrival::Fragment };
         }
+        let place = self.fragments.place(lane, cx.tick);
+        if place == Place::Unfit && way_by_addresses(lane, cx.snapshot).is_none() {
+            return Verdict::Drop(DropReason::FragmentOverlap);
+        }
+        // A duplicate is a part of the same datagram.
+        let twin = if let Place::Of(first) = place { Some(first) } else { None };
         let mut lane = *lane;
         if lane.tenant != Realm::Outside.tenant() {
-            // A duplicate is a part of the same datagram.
-            let twin = self.fragments.first_of(&lane, cx.tick).filter(|first| first.is_fresh(cx.tick));
             lane.identification = twin
                 .and_then(|first| first.identification)
                 .or_else(|| Some(self.identifications.take(lane.datagram.destination)));
         }
         let verdict = self.flow(packet, &lane, cx);
-        if !matches!(verdict, Verdict::Drop(_)) {
-            let first = self.fragments.remember(&lane, cx.tick);
+        if !matches!(verdict, Verdict::Drop(_)) && twin.is_none() {
+            let first = self.fragments.begin(&lane, cx.tick);
             self.release_held(&first, cx);
         }
         verdict
@@ -65,22 +70,18 @@ impl Engine {
         if let Some(to) = self.meeting_place(lane, cx.snapshot) {
             return Verdict::Hand { to, arrival: Arrival::Fragment };
         }
-        if let Some(first) = self.fragments.first_of(lane, cx.tick) {
+        let place = self.fragments.take(lane, cx.tick);
+        if let Place::Of(first) = place {
             return self.follow_first(packet, lane, &first, cx);
         }
-        let is_own = is_for_gateway(lane, cx.snapshot);
-        if !is_own
-            && let Some(realm) =
-                routed(lane.tenant, lane.datagram.source, lane.datagram.destination, cx.snapshot, |_| true)
-        {
-            return self.route(packet, lane, realm, cx);
-        }
-        // Nothing for the gateway itself leaves by an entry.
-        if !is_own && let Some(flow) = by_address_alone(lane, cx.snapshot) {
-            return self.translate_stateless(packet, lane, &flow, cx);
-        }
-        if is_own || !may_be_translated(&lane.key(), cx.snapshot) {
-            return Verdict::Drop(DropReason::FragmentNoFirst);
+        match way_by_addresses(lane, cx.snapshot) {
+            Some(ByAddresses::Route(realm)) => return self.route(packet, lane, realm, cx),
+            Some(ByAddresses::Entry(flow)) => return self.translate_stateless(packet, lane, &flow, cx),
+            None if place == Place::Unfit => return Verdict::Drop(DropReason::FragmentOverlap),
+            None if !may_be_translated(lane, cx.snapshot) => {
+                return Verdict::Drop(DropReason::FragmentNoFirst);
+            }
+            None => {}
         }
         match self.fragments.hold(packet, lane, cx.tick, &mut self.counters) {
             Ok(()) => Verdict::Held,
@@ -126,7 +127,11 @@ impl Engine {
             let mut buffer = self.fragments.lend();
             let mut packet = held.packet(&mut buffer);
             self.counters.held -= 1;
-            let verdict = self.follow_first(&mut packet, &held.lane, first, cx);
+            let verdict = match self.fragments.take(&held.lane, cx.tick) {
+                Place::Of(first) => self.follow_first(&mut packet, &held.lane, &first, cx),
+                Place::Unfit => Verdict::Drop(DropReason::FragmentOverlap),
+                Place::Unknown => Verdict::Drop(DropReason::FragmentNoFirst),
+            };
             let emitted = match verdict {
                 Verdict::Send { port, head, len } => {
                     let (start, len) = (usize::from(head), usize::from(len));
@@ -201,9 +206,28 @@ fn emit_copy(cx: &mut Context<'_>, port: PortIndex, exit: Exit, frame: &[u8]) ->
     room.map(|room| room.copy_from_slice(frame)).is_some()
 }
 
-/// An any-port entry needs no ports, so its fragments may come in any order.
-pub(super) fn by_address_alone(lane: &Lane, snapshot: &Snapshot) -> Option<Flow> {
-    let key = &lane.key();
+/// Where a fragment goes if its addresses alone tell that.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum ByAddresses {
+    /// It is routed on this side, untranslated.
+    Route(Realm),
+    /// An any-port entry translates it.
+    Entry(Flow),
+}
+
+/// The way of a fragment that needs no ports, so that those of a datagram may come in any order and at any worker.
+pub(super) fn way_by_addresses(lane: &Lane, snapshot: &Snapshot) -> Option<ByAddresses> {
+    // Nothing for the gateway itself is routed or leaves by an entry.
+    if is_for_gateway(lane, snapshot) {
+        return None;
+    }
+    let (source, destination) = (lane.datagram.source, lane.datagram.destination);
+    let route = routed(lane.tenant, source, destination, snapshot, |_| true).map(ByAddresses::Route);
+    route.or_else(|| any_port_entry(&lane.key(), snapshot).map(ByAddresses::Entry))
+}
+
+/// The any-port entry of a fragment, if no other entry may have it.
+fn any_port_entry(key: &FlowKey, snapshot: &Snapshot) -> Option<Flow> {
     let entry = match Realm::of_tenant(key.tenant) {
         Realm::Outside => static_inward(key, snapshot),
         Realm::Vpc(vpc) => snapshot
@@ -215,17 +239,17 @@ pub(super) fn by_address_alone(lane: &Lane, snapshot: &Snapshot) -> Option<Flow>
 }
 
 /// Whether the first fragment of a later one's datagram may be one that an entry translates.
-pub(super) fn may_be_translated(key: &FlowKey, snapshot: &Snapshot) -> bool {
-    match Realm::of_tenant(key.tenant) {
-        Realm::Outside => snapshot.eip(key.destination).is_some_and(|eip| eip.gateway.is_some()),
-        Realm::Vpc(vpc) => {
-            snapshot.host(vpc, key.source).is_some() || snapshot.snat(vpc, key.source).is_some()
+pub(super) fn may_be_translated(lane: &Lane, snapshot: &Snapshot) -> bool {
+    let (source, destination) = (lane.datagram.source, lane.datagram.destination);
+    !is_for_gateway(lane, snapshot)
+        && match Realm::of_tenant(lane.tenant) {
+            Realm::Outside => snapshot.eip(destination).is_some_and(|eip| eip.gateway.is_some()),
+            Realm::Vpc(vpc) => snapshot.host(vpc, source).is_some() || snapshot.snat(vpc, source).is_some(),
         }
-    }
 }
 
 /// Whether a fragment is for the gateway itself, by its address on this side or, from a VPC, on the outside.
-pub(super) fn is_for_gateway(lane: &Lane, snapshot: &Snapshot) -> bool {
+fn is_for_gateway(lane: &Lane, snapshot: &Snapshot) -> bool {
     [Realm::of_tenant(lane.tenant), Realm::Outside]
         .into_iter()
         .any(|realm| snapshot.is_own_address(realm, lane.datagram.destination))

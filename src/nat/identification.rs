@@ -28,14 +28,24 @@ impl Identifications {
         Self { next: Box::new(next), mix, worker: worker.0, workers }
     }
 
+    /// The identification that the next datagram to a peer gets.
+    pub fn next(&self, peer: u32) -> u16 {
+        self.next[self.counter(peer)]
+    }
+
     /// The identification of a datagram to a peer.
     #[inline(always)]
     pub fn take(&mut self, peer: u32) -> u16 {
-        let counter = peer.wrapping_mul(self.mix) >> (32 - BITS);
-        let next = &mut self.next[counter as usize];
+        let counter = self.counter(peer);
+        let next = &mut self.next[counter];
         let taken = *next;
         *next = taken.checked_add(self.workers).unwrap_or(self.worker);
         taken
+    }
+
+    #[inline(always)]
+    fn counter(&self, peer: u32) -> usize {
+        (peer.wrapping_mul(self.mix) >> (32 - BITS)) as usize
     }
 
     /// The identification that a private host's packet gets if it needs one, where it leaves with an EIP that is shared or not.

@@ -14,7 +14,7 @@
 //! | [`local`] | ARP, echo and ICMP errors of the gateway itself |
 //! | [`icmp_error`], [`fragments`] | ICMP errors and fragments that pass through |
 //! | `ftp` | the application-level gateway for FTP |
-//! | [`reassembly`] | which fragments belong together |
+//! | [`reassembly`], [`parts`] | which fragments belong together, and which overlap |
 //! | [`table`], [`index`], [`session`], [`carried`], [`key`], [`tcp`] | the session table |
 //! | [`half_open`], `eviction` | connections whose handshake is not complete, and what they give way to |
 //! | [`mappings`], [`hosts`], [`ports`] | what SNAT sessions share |
@@ -53,6 +53,7 @@ pub mod mappings;
 pub mod neighbours;
 pub mod output;
 pub mod outward;
+pub mod parts;
 pub mod ports;
 mod prospect;
 pub mod query;

@@ -3,15 +3,16 @@
 use crate::base::{
     DropReason, EntryId, GatewayIndex, InterfaceIndex, Moment, PortIndex, Tick, VpcIndex, WorkerIndex,
 };
-use crate::nat::decision::{Decision, routed};
+use crate::nat::decision::Decision;
 use crate::nat::engine::Engine;
 use crate::nat::eviction::Newcomer;
 use crate::nat::flow::{end_of, in_force, is_kept};
-use crate::nat::fragments::{by_address_alone, check_addresses, is_for_gateway, may_be_translated};
+use crate::nat::fragments::{ByAddresses, check_addresses, may_be_translated, way_by_addresses};
 use crate::nat::hosts::HostKey;
 use crate::nat::key::FlowKey;
 use crate::nat::lane::Lane;
 use crate::nat::ports::{Destination, PortsRow};
+use crate::nat::reassembly::Place;
 use crate::nat::session::{Flow, Record, Session, SessionKind};
 use crate::nat::table::timeout;
 use crate::nat::tcp::{self, TcpState};
@@ -220,7 +221,7 @@ impl Engine {
         // A packet turns round at most once.
         for step in 0..2 {
             if lane.datagram.is_fragment()
-                && !self.explain_fragment(&mut lane, snapshot, now, &mut explanation)
+                && !self.explain_fragment(question, &mut lane, snapshot, now, &mut explanation)
             {
                 break;
             }
@@ -258,6 +259,7 @@ impl Engine {
     /// What a fragment meets before its flow: whether it goes on, a later one with the ports of the first.
     fn explain_fragment(
         &self,
+        question: &Question,
         lane: &mut Lane,
         snapshot: &Snapshot,
         now: Moment,
@@ -272,29 +274,35 @@ impl Engine {
             told.fate = Some(Fate::Handed(to));
             return false;
         }
-        if is_first {
-            return true;
-        }
-        if let Some(first) = self.fragments.first_of(lane, now.tick()) {
+        let place = match self.fragments.first_of(lane, now.tick()) {
+            // What is left out of a question is as it should be.
+            Some(first) if !question.has_length && !is_first => Place::Of(first),
+            _ if !question.has_length => Place::Unknown,
+            _ => self.fragments.place(lane, now.tick()),
+        };
+        if let Place::Of(first) = place {
             (lane.datagram.source_port, lane.datagram.destination_port) =
                 (first.key.source_port, first.key.destination_port);
             lane.identification = first.identification;
             return true;
         }
-        let (source, destination) = (lane.datagram.source, lane.datagram.destination);
-        let is_own = is_for_gateway(lane, snapshot);
-        if !is_own && let Some(realm) = routed(lane.tenant, source, destination, snapshot, |_| true) {
-            told.push(Step::Routed(realm));
-            if told.survives(lane) {
-                self.explain_way(realm, destination, lane, snapshot, told);
-            }
-            return false;
-        }
-        if !is_own && by_address_alone(lane, snapshot).is_some() {
+        let way = way_by_addresses(lane, snapshot);
+        if is_first && (place != Place::Unfit || way.is_some()) {
+            lane.identification = Some(self.identifications.next(lane.datagram.destination));
             return true;
         }
-        let may_come = !is_own && may_be_translated(&lane.key(), snapshot);
-        told.fate = Some(if may_come { Fate::Waits } else { Fate::Drop(DropReason::FragmentNoFirst) });
+        match way {
+            Some(ByAddresses::Route(realm)) => {
+                told.push(Step::Routed(realm));
+                if told.survives(lane) {
+                    self.explain_way(realm, lane.datagram.destination, lane, snapshot, told);
+                }
+            }
+            Some(ByAddresses::Entry(_)) => return true,
+            None if place == Place::Unfit => told.fate = Some(Fate::Drop(DropReason::FragmentOverlap)),
+            None if may_be_translated(lane, snapshot) => told.fate = Some(Fate::Waits),
+            None => told.fate = Some(Fate::Drop(DropReason::FragmentNoFirst)),
+        }
         false
     }
 
@@ -506,8 +514,10 @@ pub(super) fn session_row(worker: WorkerIndex, session: &Session, record: &Recor
 /// A packet that might come.
 #[derive(Clone, Copy, Debug)]
 pub struct Question {
-    /// The packet: addresses, ports, protocol, transport, TTL, length and flags count; offsets do not.
+    /// The packet: addresses, ports, protocol, transport, TTL, lengths and flags count; offsets do not.
     pub datagram: Datagram,
+    /// Whether its length is meant: else a fragment is one that fits to those before.
+    pub has_length: bool,
     /// The side that it would come from.
     pub realm: Realm,
     /// The interface that it would come in on.

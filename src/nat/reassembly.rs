@@ -1,5 +1,6 @@
-//! Virtual reassembly: which fragments belong together. First fragments are remembered for their ports; later ones that come
-//! before them are held, as they are, until the first one comes. Both are bounded in number and in time.
+//! Virtual reassembly: which fragments belong together. First fragments are remembered for their ports, with what has come of
+//! their datagrams; later ones that come before them are held, as they are, until the first one comes. Both are bounded in number
+//! and in time.
 
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use crate::base::{Checksum, DropReason, PortIndex, Tick};
 use crate::nat::Counters;
 use crate::nat::key::{FlowKey, Hasher};
 use crate::nat::lane::Lane;
+use crate::nat::parts::{Extent, Fit, MOST, Part, Ranges};
 use crate::wire::Packet;
 use crate::wire::bytes::put;
 
@@ -31,7 +33,7 @@ const ROOM: usize = 32;
 const FREE: u32 = 0;
 
 /// A first fragment that was seen.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct First {
     /// Its flow.
     pub key: FlowKey,
@@ -39,13 +41,30 @@ pub struct First {
     pub identification: Option<u16>,
     id: u16,
     until: Tick,
+    extent: Extent,
 }
 
 impl First {
-    /// Whether it came just now, so that another one of the same identification is a duplicate and no new datagram.
-    pub fn is_fresh(&self, now: Tick) -> bool {
-        self.until.since(now) >= MEMORY - PATIENCE
+    fn is_of(&self, key: &FlowKey, id: u16) -> bool {
+        is_same(&self.key, key) && self.id == id
     }
+
+    /// Whether more of its datagram is to come: it is not all there, and it began just now. What does not fit is no part of
+    /// another datagram yet that has the same identification.
+    fn is_open(&self, now: Tick) -> bool {
+        !self.extent.is_complete() && self.until.since(now) >= MEMORY - PATIENCE
+    }
+}
+
+/// What a fragment is to the datagrams whose first fragments are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It belongs to none: it begins one, or waits for the fragment that does.
+    Unknown,
+    /// It belongs to the datagram that this one began, perhaps as a duplicate.
+    Of(First),
+    /// It is of a datagram that it does not [fit](Fit::Not) into.
+    Unfit,
 }
 
 /// A fragment that waits for the first one of its datagram.
@@ -70,7 +89,9 @@ impl Held {
 /// What is known of fragmented datagrams.
 #[derive(Debug)]
 pub struct Fragments {
-    sets: Vec<[First; WAYS]>,
+    firsts: Vec<First>,
+    /// What has come of their datagrams.
+    ranges: Vec<Ranges>,
     hasher: Hasher,
     /// A tag of its datagram for each held fragment, close together because all are looked through.
     tags: [u32; HELD],
@@ -91,7 +112,8 @@ impl Fragments {
     /// Tables of fixed size.
     pub fn new(hasher: Hasher) -> Self {
         Self {
-            sets: vec![[First::default(); WAYS]; SETS],
+            firsts: vec![First::default(); SETS * WAYS],
+            ranges: vec![[[0; 2]; MOST]; SETS * WAYS],
             hasher,
             tags: [FREE; HELD],
             senders: [0; HELD],
@@ -104,33 +126,64 @@ impl Fragments {
         }
     }
 
-    fn set(&self, key: &FlowKey, id: u16) -> usize {
-        self.hasher.datagram(key, id) as usize % SETS
+    /// The places in which a datagram may be remembered.
+    fn set(&self, key: &FlowKey, id: u16) -> std::ops::Range<usize> {
+        let start = self.hasher.datagram(key, id) as usize % SETS * WAYS;
+        start..start + WAYS
     }
 
     fn tag(&self, key: &FlowKey, id: u16) -> u32 {
         (self.hasher.datagram(key, id) >> 32) as u32 | 1
     }
 
-    /// Remembers a first fragment. The one whose time ends first makes room.
-    pub fn remember(&mut self, lane: &Lane, now: Tick) -> First {
-        let (key, id) = (&lane.key(), lane.datagram.id);
-        let set = self.set(key, id);
-        let set = &mut self.sets[set];
-        let until = now.plus(MEMORY);
-        let place = match set.iter().position(|r| is_same(&r.key, key) && r.id == id) {
-            Some(place) => place,
-            None => (0..WAYS).min_by_key(|way| set[*way].until).unwrap_or(0),
-        };
-        set[place] = First { key: *key, identification: lane.identification, id, until };
-        set[place]
+    /// Remembers a first fragment that begins a datagram. The one whose time ends first makes room.
+    pub fn begin(&mut self, lane: &Lane, now: Tick) -> First {
+        let (key, id) = (lane.key(), lane.datagram.id);
+        let mut set = self.set(&key, id);
+        let oldest = set.clone().min_by_key(|at| self.firsts[*at].until).unwrap_or(set.start);
+        let at = set.find(|at| self.firsts[*at].is_of(&key, id)).unwrap_or(oldest);
+        let mut extent = Extent::default();
+        extent.add(&mut self.ranges[at], Part::of(&lane.datagram));
+        let identification = lane.identification;
+        self.firsts[at] = First { key, identification, id, until: now.plus(MEMORY), extent };
+        self.firsts[at]
     }
 
-    /// The first fragment of a later one's datagram.
+    /// What a fragment is to the datagrams that are known.
+    pub fn place(&self, lane: &Lane, now: Tick) -> Place {
+        let Some(at) = self.find(lane, now) else { return Place::Unknown };
+        let first = self.firsts[at];
+        let is_later = lane.datagram.fragment_offset() > 0;
+        match first.extent.fit(&self.ranges[at], Part::of(&lane.datagram)) {
+            Fit::New | Fit::Again if is_later => Place::Of(first),
+            // Another first one is a duplicate if it comes soon, and else of another datagram.
+            Fit::Again if first.is_open(now) && first.key == lane.key() => Place::Of(first),
+            _ if first.is_open(now) => Place::Unfit,
+            _ => Place::Unknown,
+        }
+    }
+
+    /// The same of a later fragment, which counts as come from now on.
+    pub fn take(&mut self, lane: &Lane, now: Tick) -> Place {
+        let place = self.place(lane, now);
+        if let (Place::Of(_), Some(at)) = (place, self.find(lane, now)) {
+            let (part, ranges) = (Part::of(&lane.datagram), &mut self.ranges[at]);
+            let extent = &mut self.firsts[at].extent;
+            if extent.fit(ranges, part) == Fit::New {
+                extent.add(ranges, part);
+            }
+        }
+        place
+    }
+
+    /// The first fragment of a later one's datagram, whatever part of it that is.
     pub fn first_of(&self, lane: &Lane, now: Tick) -> Option<First> {
-        let (key, id) = (&lane.key(), lane.datagram.id);
-        let set = &self.sets[self.set(key, id)];
-        set.iter().find(|first| is_same(&first.key, key) && first.id == id && first.until >= now).copied()
+        self.find(lane, now).map(|at| self.firsts[at])
+    }
+
+    fn find(&self, lane: &Lane, now: Tick) -> Option<usize> {
+        let (key, id) = (lane.key(), lane.datagram.id);
+        self.set(&key, id).find(|at| self.firsts[*at].is_of(&key, id) && self.firsts[*at].until >= now)
     }
 
     /// Holds a copy of a later fragment until the first one comes.

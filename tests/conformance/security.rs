@@ -234,6 +234,72 @@ fn sec_12_overlapping_fragments() {
             assert_eq!(into(&mut net, part).ip.dst, HOST);
         }
     }
+    for workers in [1, 2, 3] {
+        overlaps_are_refused(workers);
+        overlaps_that_wait_are_refused(workers);
+    }
+}
+
+/// What overlaps a fragment that has come is refused, and its datagram passes as it was sent.
+fn overlaps_are_refused(workers: u16) {
+    let (mut net, ways) = ways(workers, UDP);
+    let hairpin = Way {
+        from: INSIDE,
+        sent: Packet::udp((OTHER, 4000), PUBLIC, b""),
+        to: INSIDE,
+        becomes: Packet::udp((POOL, 0), SERVICE, b""),
+    };
+    // Ports do not matter to an any-port entry, and its fragments need not meet anywhere.
+    let ways = ways.into_iter().filter(|way| ![way.sent.ip.dst, way.becomes.ip.src].contains(&ANY_EIP));
+    let ways = ways.chain([hairpin]);
+    for (id, way) in (1..).zip(ways) {
+        // Bytes 0 to 16, 16 to 32, 32 to 48 and 48 to 58.
+        let mut sent = way.sent.clone().payload(&[7; 50]);
+        sent.ip.id = id;
+        let (parts, bytes) = (sent.fragments(16), sent.encode()[20..].repeat(2));
+        let mut left = vec![];
+        for (next, overlaps) in [
+            (
+                0,
+                vec![(0, true, 8), (0, true, 24), (8, true, 8), (8, true, 16), (8, false, 50), (16, true, 0)],
+            ),
+            (2, vec![(16, true, 24), (40, true, 8), (32, false, 16), (16, false, 16), (8, true, 48)]),
+            (3, vec![(48, true, 16), (56, true, 8), (64, false, 8), (16, false, 16), (0, true, 64)]),
+        ] {
+            left.push(net.send(way.from, &parts[next]).forwarded(way.to).clone());
+            for (offset, more, len) in overlaps {
+                let overlap = fragment(&sent, offset, more, &bytes[..len]);
+                net.send(way.from, &overlap).dropped(DropReason::FragmentOverlap);
+            }
+            // A duplicate is none.
+            net.send(way.from, &parts[next]).forwarded(way.to);
+        }
+        left.push(net.send(way.from, &parts[1]).forwarded(way.to).clone());
+        let whole = Packet::reassemble(&left).expect("a whole datagram");
+        assert_eq!((whole.destination(), whole.ip.src), (way.becomes.destination(), way.becomes.ip.src));
+        assert_eq!(whole.encode()[28..], sent.encode()[28..], "as it was sent");
+        // All of it has come: what is next is another datagram, of another size and from another port.
+        let mut other = way.sent.clone().payload(&[9; 40]).from((sent.ip.src, 4000));
+        other.ip.id = id;
+        for part in other.fragments(24) {
+            net.send(way.from, &part).forwarded(way.to);
+        }
+    }
+}
+
+/// Nor do those pass that come before the first one.
+fn overlaps_that_wait_are_refused(workers: u16) {
+    let mut net = TestNet::with_workers(&everything(), workers, 1);
+    let parts = Packet::udp(CLIENT, PUBLIC, &[7; 32]).fragments(16);
+    let overlap = fragment(&parts[0], 8, true, &[9; 16]);
+    for part in [&parts[1], &overlap, &parts[2]] {
+        assert!(net.send(OUTSIDE, part).left.is_empty());
+    }
+    let observed = net.send(OUTSIDE, &parts[0]);
+    assert_eq!(observed.drops, [DropReason::FragmentOverlap]);
+    let left: Vec<_> = observed.left.iter().map(|left| left.packet.clone()).collect();
+    let whole = Packet::reassemble(&left).expect("a whole datagram");
+    assert_eq!(whole, Packet::udp(CLIENT, SERVICE, &[7; 32]).ttl(63));
 }
 
 /// robustness (teardrop, ping of death): teardrop and oversized fragments are harmless.

@@ -502,6 +502,7 @@ impl TestNet {
         let at = self.config.links().position(|(of, _)| of == side)?;
         let question = Question {
             datagram,
+            has_length: true,
             realm: side.realm(),
             interface: InterfaceIndex(at as u16),
             arrival: Arrival::Wire,

@@ -20,6 +20,8 @@ use crate::wire::{Arrival, Datagram, Transport};
 const WORKERS: usize = 4;
 /// The TTL that hosts usually send with.
 const TTL: u8 = 64;
+/// Length of an IP header without options in bytes.
+const HEADER: u16 = 20;
 
 impl Manager {
     /// What would become of a packet, by the same decisions that packets meet. Nothing changes and nothing is sent.
@@ -37,7 +39,7 @@ impl Manager {
             Some(Side::Outside) => Realm::Outside,
             None => realm(&view, packet.source.address)?,
         };
-        let datagram = datagram(packet);
+        let (datagram, has_length) = (datagram(packet), packet.length.is_some());
         let interface = interface(&snapshot, realm, datagram.source).ok_or_else(|| {
             let side = names::realm(&view.directory, realm);
             Fault::new(
@@ -46,7 +48,7 @@ impl Manager {
             )
         })?;
         let mut told = Telling::new(&view.directory, packet.to_string(), datagram, realm, interface);
-        let mut question = Question { datagram, realm, interface, arrival: Arrival::Wire };
+        let mut question = Question { datagram, has_length, realm, interface, arrival: Arrival::Wire };
         let mut worker = WorkerIndex(0);
         for _ in 0..WORKERS {
             let answer = self
@@ -60,7 +62,8 @@ impl Manager {
                     told.step("handoff", format!("worker {to} owns it"));
                     // After a turn inside the gateway it comes there as if from the outside, already translated.
                     let arrival = Arrival::Handed;
-                    question = Question { datagram: told.now, realm: told.realm, interface, arrival };
+                    question =
+                        Question { datagram: told.now, has_length, realm: told.realm, interface, arrival };
                     worker = to;
                 }
                 _ => break,
@@ -255,8 +258,8 @@ fn datagram(packet: &PacketDescription) -> Datagram {
     };
     let transport = if is_later { Transport::LaterFragment } else { transport };
     let id = id.unwrap_or(1);
-    // What is no last fragment has more behind it.
-    let fragment = packet.fragment.map_or(0, |at| MORE_FRAGMENTS | (at / 8));
+    let more = if packet.last { 0 } else { MORE_FRAGMENTS };
+    let fragment = packet.fragment.map_or(0, |at| more | (at / 8));
     let (source_port, destination_port) = match transport {
         Transport::EchoRequest => (id, 0),
         Transport::EchoReply => (0, id),
@@ -268,7 +271,8 @@ fn datagram(packet: &PacketDescription) -> Datagram {
         destination: destination.address.into(),
         source_port,
         destination_port,
-        total_len: length.unwrap_or(20 + header),
+        l4: HEADER,
+        total_len: length.unwrap_or(HEADER + header),
         fragment: if *df { DONT_FRAGMENT } else { fragment },
         id: packet.identification.unwrap_or(0),
         protocol: protocol.0,

@@ -6,7 +6,7 @@ use natgate::policy::Timeouts;
 
 use super::session::{Endpoint, Flow, Session};
 use super::{Inside, Reference};
-use crate::support::{Dnat, Ports, Snat};
+use crate::support::{Config, Dnat, Ports, Snat};
 
 impl Reference {
     pub(super) fn is_exempt(&self, vpc: usize, host: Ipv4Addr, peer: Ipv4Addr) -> bool {
@@ -40,13 +40,7 @@ impl Reference {
     }
 
     pub(super) fn dnat_timeouts(&self, protocol: u8, (eip, port): Endpoint) -> Timeouts {
-        let entry = self.config.dnat.iter().filter(|d| d.eip == eip).find(|d| match d.ports {
-            Ports::Any => true,
-            Ports::Range { protocol: of, public, count, .. } => {
-                of == protocol && port.checked_sub(public).is_some_and(|offset| offset < count)
-            }
-        });
-        entry.map_or(Timeouts::RFC, |entry| entry.timeouts)
+        static_entry(&self.config, protocol, (eip, port)).map_or(Timeouts::RFC, |entry| entry.timeouts)
     }
 
     /// The SNAT entry of a private source: the longest prefix.
@@ -73,4 +67,14 @@ fn public_port(entry: &Dnat, flow: &Flow) -> Option<Endpoint> {
     let of_host = (entry.vpc, entry.host, protocol) == (flow.vpc, flow.inside.0, flow.protocol);
     let offset = flow.inside.1.checked_sub(private).filter(|offset| of_host && *offset < count)?;
     Some((entry.eip, public + offset))
+}
+
+/// The DNAT entry of an external endpoint.
+pub(super) fn static_entry(config: &Config, protocol: u8, (eip, port): Endpoint) -> Option<&Dnat> {
+    config.dnat.iter().filter(|d| d.eip == eip).find(|d| match d.ports {
+        Ports::Any => true,
+        Ports::Range { protocol: of, public, count, .. } => {
+            of == protocol && port.checked_sub(public).is_some_and(|offset| offset < count)
+        }
+    })
 }

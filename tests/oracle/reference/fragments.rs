@@ -1,5 +1,5 @@
 //! Fragments (RFC 4787 REQ-14): one without ports goes where the first one of its datagram went, and waits for it if that has
-//! not come yet. What the fragments of one datagram share is their sender, receiver, protocol and identification (RFC 791
+//! not come yet. One that overlaps another goes nowhere (RFC 1858 §4). What the fragments of one datagram share is their sender, receiver, protocol and identification (RFC 791
 //! §3.2), on the side that they are met on.
 
 use std::net::Ipv4Addr;
@@ -35,6 +35,39 @@ impl Key {
     }
 }
 
+/// The bytes of a datagram that a fragment brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    start: usize,
+    end: usize,
+    is_last: bool,
+}
+
+impl Part {
+    /// Of a fragment as it came.
+    pub fn of(fragment: &Packet) -> Self {
+        let Body::Other { payload, .. } = &fragment.body else { panic!("no fragment: {fragment:?}") };
+        let (offset, more) = fragment.ip.fragment.expect("a fragment");
+        let start = usize::from(offset);
+        Self { start, end: start + payload.len(), is_last: !more }
+    }
+
+    fn overlaps(&self, other: &Self) -> bool {
+        self.start < other.end && other.start < self.end
+    }
+}
+
+/// What a fragment is to the datagrams whose first fragments are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It begins one, or waits for the fragment that does.
+    Unknown,
+    /// It belongs to one, perhaps as a duplicate.
+    Belongs,
+    /// It is of one that has no room for it.
+    Unfit,
+}
+
 /// A first fragment that went on.
 #[derive(Clone, Debug)]
 struct First {
@@ -43,11 +76,34 @@ struct First {
     /// The identification that its datagram was given, if it was given one.
     id: Option<u16>,
     came: Moment,
+    /// What has come of its datagram.
+    parts: Vec<Part>,
 }
 
 impl First {
-    fn new(realm: Side, begun: &Packet, id: Option<u16>, came: Moment) -> Self {
-        Self { key: Key::of(realm, begun), ports: (begun.source().1, begun.destination().1), id, came }
+    fn new(realm: Side, begun: &Packet, part: Part, id: Option<u16>, came: Moment) -> Self {
+        let ports = (begun.source().1, begun.destination().1);
+        Self { key: Key::of(realm, begun), ports, id, came, parts: vec![part] }
+    }
+
+    fn end(&self) -> Option<usize> {
+        self.parts.iter().find(|part| part.is_last).map(|last| last.end)
+    }
+
+    /// Whether it misses this part.
+    fn lacks(&self, part: Part) -> bool {
+        let reach = self.parts.iter().map(|part| part.end).max().unwrap_or_default();
+        let fits = match self.end() {
+            Some(end) => !part.is_last && part.end <= end,
+            None => !part.is_last || part.end >= reach,
+        };
+        fits && part.start < part.end && !self.parts.iter().any(|other| other.overlaps(&part))
+    }
+
+    /// Whether more of it is to come: it began just now, and is not complete.
+    fn is_open(&self, now: Moment) -> bool {
+        let bytes: usize = self.parts.iter().map(|part| part.end - part.start).sum();
+        self.end() != Some(bytes) && now < self.came + PATIENCE
     }
 }
 
@@ -177,17 +233,21 @@ impl Fragments {
         self.waiting.len()
     }
 
-    /// Whether others of a fragment's datagram wait.
+    /// Whether others of a fragment's datagram wait, perhaps on the other side because they have turned round.
     pub fn is_waited_for(&self, realm: Side, fragment: &Packet) -> bool {
-        let key = Key::of(realm, fragment);
-        self.waiting.iter().any(|waiting| waiting.key == key)
+        let Key { dst, protocol, id, .. } = Key::of(realm, fragment);
+        let is_of_it = |waiting: &Waiting| {
+            let key = &waiting.key;
+            waiting.from == realm && (key.dst, key.protocol, key.id) == (dst, protocol, id)
+        };
+        self.waiting.iter().any(is_of_it)
     }
 
     fn first(&self, key: Key) -> Option<&First> {
         self.firsts.iter().find(|first| first.key == key)
     }
 
-    /// The fragment with what is known of its datagram; nothing if its first one is still to come.
+    /// A fragment with what is known of its datagram; nothing if its first one is still to come.
     pub fn know(&self, realm: Side, fragment: &Packet) -> Option<Packet> {
         if is_first(fragment) {
             return Some(begun(fragment));
@@ -197,27 +257,70 @@ impl Fragments {
         Some(seen(fragment, first.ports, first.ports.0 == 0))
     }
 
-    /// The identification with which a fragment of a private host leaves where its datagram gets one of its own.
-    pub fn given_id(&self, realm: Side, fragment: &Packet, now: Moment) -> Option<u16> {
-        let first = self.first(Key::of(realm, fragment))?;
+    /// What a fragment is to the datagrams that are known. Only a first one has `ports`.
+    pub fn place(&self, realm: Side, packet: &Packet, part: Part, now: Moment) -> Place {
+        let Some(first) = self.first(Key::of(realm, packet)) else { return Place::Unknown };
+        let is_new = first.lacks(part);
+        let is_again = first.parts.contains(&part);
+        let ports = || (packet.source().1, packet.destination().1);
         // Another first one is a duplicate if it comes soon, and else of another datagram.
-        first.id.filter(|_| is_later(fragment) || now < first.came + PATIENCE)
+        let belongs = if is_later(packet) {
+            is_new || is_again
+        } else {
+            is_again && first.is_open(now) && first.ports == ports()
+        };
+        match belongs {
+            true => Place::Belongs,
+            false if first.is_open(now) => Place::Unfit,
+            false => Place::Unknown,
+        }
     }
 
-    /// A first fragment went on: what waited for it may follow.
-    pub fn remember(&mut self, realm: Side, begun: &Packet, id: Option<u16>, now: Moment) -> Vec<Waiting> {
+    /// A fragment that belongs to a datagram has come.
+    pub fn add(&mut self, realm: Side, packet: &Packet, part: Part) {
+        let key = Key::of(realm, packet);
+        let first = self.firsts.iter_mut().find(|first| first.key == key);
+        if let Some(first) = first.filter(|first| first.lacks(part)) {
+            first.parts.push(part);
+        }
+    }
+
+    /// The identification with which a fragment of a private host leaves where its datagram gets one of its own.
+    pub fn given_id(&self, realm: Side, packet: &Packet, part: Part, now: Moment) -> Option<u16> {
+        let belongs = self.place(realm, packet, part, now) == Place::Belongs;
+        self.first(Key::of(realm, packet)).filter(|_| belongs)?.id
+    }
+
+    /// A first fragment went on: unless it is a duplicate, what waited for it may follow.
+    pub fn remember(
+        &mut self,
+        realm: Side,
+        begun: &Packet,
+        part: Part,
+        id: Option<u16>,
+        now: Moment,
+    ) -> Vec<Waiting> {
+        if self.place(realm, begun, part, now) == Place::Belongs {
+            return vec![];
+        }
         let key = Key::of(realm, begun);
         self.firsts.retain(|first| first.key != key);
         self.doubtful.retain(|first| first.key != key);
-        self.firsts.push(First::new(realm, begun, id, now));
+        self.firsts.push(First::new(realm, begun, part, id, now));
         let (released, waiting) = self.waiting.drain(..).partition(|waiting| waiting.key == key);
         self.waiting = waiting;
         released
     }
 
     /// A first fragment went no further, as far as the reference knows.
-    pub fn doubt(&mut self, realm: Side, begun: &Packet, now: Moment) {
-        self.doubtful.push(First::new(realm, begun, None, now));
+    pub fn doubt(&mut self, realm: Side, raw: &Packet, now: Moment) {
+        self.doubtful.push(First::new(realm, &begun(raw), Part::of(raw), None, now));
+    }
+
+    /// Whether fragments that went to these destinations are known is not certain any more.
+    pub fn doubt_those_to(&mut self, destinations: impl Fn(Ipv4Addr) -> bool) {
+        let is_its = |first: &mut First| first.key.realm == Side::Outside && destinations(first.key.dst);
+        self.doubtful.extend(self.firsts.extract_if(.., is_its));
     }
 
     /// Whether a first one of a fragment's datagram went no further.
@@ -276,14 +379,23 @@ impl Reference {
         if !self.config.is_eip(dst) {
             return self.exempt_inward(src, dst, packet);
         }
-        let is_turned = from != Side::Outside;
-        if is_turned && let Some(known) = self.fragments.know(Side::Outside, packet) {
-            return self.eip(from, &known, true).with_id(false);
+        let mut place = Place::Unknown;
+        if from != Side::Outside {
+            let part = Part::of(fragment);
+            place = self.fragments.place(Side::Outside, packet, part, self.now);
+            if place == Place::Belongs {
+                self.fragments.add(Side::Outside, packet, part);
+                let known = self.fragments.know(Side::Outside, packet).expect("its first one is known");
+                return self.eip(from, &known, true).with_id(false);
+            }
         }
         if let Some(entry) = self.config.dnat.iter().find(|d| d.eip == dst && d.ports == Ports::Any) {
             let mut packet = packet.clone();
             packet.ip.dst = entry.host;
             return Expected::Forward { side: Side::Vpc(entry.vpc), packet, free_id: false };
+        }
+        if place == Place::Unfit {
+            return Expected::Drop(vec![R::FragmentOverlap]);
         }
         let of_dnat = self.config.dnat.iter().any(|d| d.eip == dst);
         if of_dnat || self.config.snat.iter().any(|s| s.pool.contains(&dst)) {
@@ -305,12 +417,66 @@ impl Reference {
         }
     }
 
+    /// Whether the addresses of a fragment tell the way it goes, so that its ports do not matter.
+    pub(super) fn addresses_tell(&self, side: Side, fragment: &Packet) -> bool {
+        let (src, dst) = (fragment.ip.src, fragment.ip.dst);
+        match side {
+            Side::Outside if self.config.is_eip(dst) => {
+                self.config.dnat.iter().any(|d| (d.eip, d.ports) == (dst, Ports::Any))
+            }
+            Side::Outside => matches!(self.exempt_inward(src, dst, fragment), Expected::Forward { .. }),
+            Side::Vpc(vpc) => {
+                let mut of_host = self.config.dnat.iter().filter(|d| (d.vpc, d.host) == (vpc, src));
+                let is_exempt = self.is_exempt(vpc, src, dst) && of_host.clone().count() == 0;
+                let is_its_own = of_host.clone().count() > 0 && of_host.all(|d| d.ports == Ports::Any);
+                self.config.vpcs[vpc].cidr.contains(dst.into()) || is_exempt || is_its_own
+            }
+        }
+    }
+
+    /// A fragment of a private host turns round to an EIP, with its source translated and its hop behind it: it is met again as
+    /// one from the outside, by the identification that its datagram got. `raw` is the fragment as it came.
+    pub(super) fn turn_in_parts(
+        &mut self,
+        vpc: usize,
+        (packet, free_id): (&Packet, bool),
+        raw: &Packet,
+        observed: &Observed,
+    ) -> Expected {
+        let (side, part) = (Side::Vpc(vpc), Part::of(raw));
+        let seen = if is_first(raw) { begun(raw) } else { raw.clone() };
+        let given = self.fragments.given_id(side, &seen, part, self.now);
+        let mut turned = packet.clone();
+        turned.ip.id = given.filter(|_| free_id).unwrap_or(packet.ip.id);
+        if is_later(raw) {
+            let turned = part_of(turned, raw);
+            return self.later_to_eip(side, &turned, &turned).with_id(free_id);
+        }
+        // A datagram that gets an identification of its own is a new one on the other side, too.
+        let is_new = free_id && given.is_none();
+        if !is_new {
+            let place = self.fragments.place(Side::Outside, &turned, part, self.now);
+            if place == Place::Unfit && !self.addresses_tell(Side::Outside, &turned) {
+                return Expected::Drop(vec![R::FragmentOverlap]);
+            }
+        }
+        let expected = self.eip(side, packet, true).with_id(free_id);
+        if matches!(expected, Expected::Forward { .. }) {
+            if let Some(id) = observed_id(observed).filter(|_| is_new) {
+                turned.ip.id = id;
+            }
+            let released = self.fragments.remember(Side::Outside, &turned, part, None, self.now);
+            self.released.extend(released);
+        }
+        expected
+    }
+
     /// A first fragment goes on: it is remembered, with the identification that was observed if it was given one, and what
     /// waited for it follows.
-    pub(super) fn goes_on(&mut self, realm: Side, begun: &Packet, free_id: bool, observed: &Observed) {
-        let seen = observed.left.iter().find(|left| left.forwarded && is_first(&left.packet));
-        let id = seen.map(|left| left.packet.ip.id).filter(|_| free_id);
-        let released = self.fragments.remember(realm, begun, id, self.now);
+    pub(super) fn goes_on(&mut self, realm: Side, raw: &Packet, free_id: bool, observed: &Observed) {
+        let (begun, part) = (begun(raw), Part::of(raw));
+        let id = observed_id(observed).filter(|_| free_id);
+        let released = self.fragments.remember(realm, &begun, part, id, self.now);
         self.released.extend(released);
     }
 
@@ -318,15 +484,26 @@ impl Reference {
     pub(super) fn follow_first(&mut self, observed: &Observed) -> Result<Vec<(Expected, Packet)>, String> {
         let released = std::mem::take(&mut self.released);
         let follow = |Waiting { key, from, packet, .. }| {
-            let expected = if key.realm == from {
-                self.receive(from, &packet, observed, &[])?
-            } else {
-                let known = self.fragments.know(key.realm, &packet).expect("just remembered");
-                let expected = self.eip(from, &known, true).with_id(false);
-                self.in_parts(expected, from, &packet)
+            let part = Part::of(&packet);
+            let expected = match self.fragments.place(key.realm, &packet, part, self.now) {
+                Place::Unfit => Expected::Drop(vec![R::FragmentOverlap]),
+                Place::Unknown => Expected::Drop(vec![R::FragmentNoFirst]),
+                Place::Belongs if key.realm == from => self.receive(from, &packet, observed, &[])?,
+                Place::Belongs => {
+                    self.fragments.add(key.realm, &packet, part);
+                    let known = self.fragments.know(key.realm, &packet).expect("just remembered");
+                    let expected = self.eip(from, &known, true).with_id(false);
+                    self.in_parts(expected, from, &packet)
+                }
             };
             Ok((expected, packet))
         };
         released.into_iter().map(follow).collect()
     }
+}
+
+/// The identification with which a first fragment was seen to leave.
+fn observed_id(observed: &Observed) -> Option<u16> {
+    let seen = observed.left.iter().find(|left| left.forwarded && is_first(&left.packet));
+    seen.map(|left| left.packet.ip.id)
 }

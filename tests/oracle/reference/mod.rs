@@ -28,7 +28,8 @@ use std::time::Duration;
 use natgate::base::{DropReason as R, Moment};
 use natgate::nat::query::SessionRow;
 
-use self::fragments::{Fragments, Waiting, is_first, is_later, malformed, part_of};
+use self::entries::static_entry;
+use self::fragments::{Fragments, Part, Place, Waiting, begun, is_first, is_later, malformed, part_of};
 use self::judge::Expected;
 use self::session::{Endpoint, Flow, Kind, Session};
 use crate::support::packet::{self, Body, Flags, Packet};
@@ -98,11 +99,14 @@ impl Reference {
     pub fn reload(&mut self, config: &Config) {
         let before = std::mem::replace(&mut self.config, config.clone());
         let sessions = std::mem::take(&mut self.sessions);
-        self.sessions = sessions.into_iter().filter(|session| self.still_valid(session)).collect();
+        self.sessions = sessions.into_iter().filter(|session| self.still_valid(session, &before)).collect();
         if self.workers > 1 {
             let flows = self.sessions.iter().filter(|s| s.kind == Kind::Static).map(|s| &s.flow);
             let gained = flows.filter(|flow| leading_to(config, flow) > 1 && leading_to(&before, flow) < 2);
             self.unsure.extend(gained.map(|flow| flow.inside.0));
+            // Fragments to an any-port EIP did not meet anywhere.
+            let was_any_port = |eip| before.dnat.iter().any(|d| (d.eip, d.ports) == (eip, Ports::Any));
+            self.fragments.doubt_those_to(was_any_port);
         }
     }
 
@@ -119,11 +123,14 @@ impl Reference {
         [packet.ip.src, packet.ip.dst].iter().chain(&quoted).any(is_its)
     }
 
-    fn still_valid(&self, session: &Session) -> bool {
+    fn still_valid(&self, session: &Session, before: &Config) -> bool {
         let Flow { vpc, protocol, inside, .. } = session.flow;
         let static_inside = self.static_inside(protocol, session.external);
         let Some(source) = session.entry else {
-            return static_inside.is_some_and(|to| (to.vpc, to.host) == (vpc, inside));
+            // Another entry that leads to the same endpoint has sessions of its own.
+            let entry = |config| static_entry(config, protocol, session.external).map(|entry| entry.ports);
+            return static_inside.is_some_and(|to| (to.vpc, to.host) == (vpc, inside))
+                && entry(&self.config) == entry(before);
         };
         // A static entry always beats dynamic sessions, that of the EIP and that of the host; another SNAT entry for the
         // same host leaves them alone.
@@ -146,16 +153,21 @@ impl Reference {
         let is_known = self.fragments.know(side, packet).is_some();
         let goes_on = || {
             let expected = self.clone().receive(side, packet, &Observed::default(), &[]);
-            !matches!(
-                expected,
-                Ok(Expected::Drop(_) | Expected::DropOrTimeExceeded { .. } | Expected::TimeExceeded { .. })
-            )
+            match expected {
+                Ok(
+                    Expected::Drop(_) | Expected::DropOrTimeExceeded { .. } | Expected::TimeExceeded { .. },
+                ) => false,
+                Ok(_) => true,
+                // It makes a mapping first. What turns round then may go no further at the other worker.
+                Err(_) => !self.config.is_eip(packet.ip.dst),
+            }
         };
         if is_first(packet) {
             // Fragments to an EIP that has become any-port do not meet any more.
             let is_any_port = |d: &Dnat| (d.eip, d.ports) == (packet.ip.dst, Ports::Any);
-            self.fragments.is_waited_for(side, packet)
-                && (!goes_on() || self.config.dnat.iter().any(is_any_port))
+            self.fragments.is_doubtful(side, packet)
+                || self.fragments.is_waited_for(side, packet)
+                    && (!goes_on() || self.config.dnat.iter().any(is_any_port))
         } else {
             self.fragments.is_doubtful(side, packet) || is_known && !goes_on()
         }
@@ -195,6 +207,10 @@ impl Reference {
         observed: &Observed,
         listed: &[SessionRow],
     ) -> Result<(), String> {
+        // It may overlap one that the worker knows where they meet, and the reference does not.
+        if observed.left.is_empty() && observed.drops == [R::FragmentOverlap] {
+            return self.compare_sessions(listed);
+        }
         let mut after = self.clone();
         let expected = after.receive(side, packet, observed, listed)?;
         let mut of_it = observed.clone();
@@ -202,7 +218,7 @@ impl Reference {
             let _ = judge::take(&expected, &waited, &mut of_it);
         }
         // Others of its datagram may have waited for it in vain.
-        of_it.drops.retain(|reason| *reason != R::FragmentNoFirst);
+        of_it.drops.retain(|reason| ![R::FragmentNoFirst, R::FragmentOverlap].contains(reason));
         let goes_on = judge::compare(&expected, packet, &of_it).is_ok();
         if !goes_on && !of_it.left.is_empty() {
             return Err(format!("of a fragment expected {expected:?}, or nothing\nobserved {observed:?}"));
@@ -246,35 +262,46 @@ impl Reference {
         if [self.config.link(side).address, self.config.outside.address].contains(&packet.ip.dst) {
             return Ok(to_gateway(side, packet));
         }
-        let mut after = self.clone();
         let known = match packet.ip.fragment {
-            Some(_) => self.fragments.know(side, packet),
             None => Some(packet.clone()),
+            Some(_) => {
+                let part = Part::of(packet);
+                let seen = if is_first(packet) { begun(packet) } else { packet.clone() };
+                match self.fragments.place(side, &seen, part, self.now) {
+                    Place::Unfit if !self.addresses_tell(side, packet) => {
+                        return Ok(Expected::Drop(vec![R::FragmentOverlap]));
+                    }
+                    Place::Belongs => {
+                        self.fragments.add(side, packet, part);
+                        self.fragments.know(side, packet)
+                    }
+                    _ => is_first(packet).then_some(seen),
+                }
+            }
         };
+        let mut after = self.clone();
         let expected = match (side, &known) {
             (_, None) => after.without_first(side, packet),
             (Side::Outside, Some(known)) => after.outside(known),
-            (Side::Vpc(vpc), Some(known)) => after.inside(vpc, known, observed, listed)?,
+            (Side::Vpc(vpc), Some(known)) => after.inside(vpc, (known, packet), observed, listed)?,
         };
         // RFC 1812 §5.3.1: a packet that would leave with a TTL of zero goes no further, and its sender is told, unless
         // it is an ICMP error itself or a later fragment (RFC 1122 §3.2.2). One that is answered, dropped or held is not on its
         // way.
         if packet.ip.ttl > 1 || matches!(expected, Expected::EchoReply { .. } | Expected::Waits) {
             let in_parts = after.in_parts(expected.clone(), side, packet);
-            match (known, expected) {
-                (Some(known), Expected::Forward { free_id, .. }) if is_first(packet) => {
-                    after.goes_on(side, &known, free_id, observed);
+            match expected {
+                Expected::Forward { free_id, .. } if is_first(packet) => {
+                    after.goes_on(side, packet, free_id, observed);
                 }
-                (Some(known), _) if is_first(packet) && self.workers > 1 => {
-                    after.fragments.doubt(side, &known, self.now);
-                }
+                _ if is_first(packet) && self.workers > 1 => after.fragments.doubt(side, packet, self.now),
                 _ => {}
             }
             *self = after;
             return Ok(in_parts);
         }
-        if let Some(known) = known.filter(|_| is_first(packet) && self.workers > 1) {
-            self.fragments.doubt(side, &known, self.now);
+        if is_first(packet) && self.workers > 1 {
+            self.fragments.doubt(side, packet, self.now);
         }
         self.touches = after.touches;
         let is_told = !is_later(packet) && !matches!(packet.body, Body::Error { .. });
@@ -301,7 +328,9 @@ impl Reference {
         match expected {
             Expected::Forward { side: to, packet: whole, free_id } if packet.ip.fragment.is_some() => {
                 let mut part = part_of(whole, packet);
-                let given = self.fragments.given_id(side, packet, self.now).filter(|_| free_id);
+                let seen = if is_first(packet) { begun(packet) } else { packet.clone() };
+                let given = self.fragments.given_id(side, &seen, Part::of(packet), self.now);
+                let given = given.filter(|_| free_id);
                 part.ip.id = given.unwrap_or(part.ip.id);
                 Expected::Forward { side: to, packet: part, free_id: free_id && given.is_none() }
             }

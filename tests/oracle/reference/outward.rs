@@ -7,7 +7,7 @@ use natgate::base::DropReason as R;
 use natgate::nat::query::SessionRow;
 use natgate::policy::Mapping;
 
-use super::fragments::{is_first, is_fragment, is_later};
+use super::fragments::{is_fragment, is_later};
 use super::judge::{self, Expected};
 use super::rewrite::{End, hop, quote, requoted};
 use super::session::{Direction, Endpoint, Flow, Kind, Session};
@@ -19,7 +19,7 @@ impl Reference {
     pub(super) fn inside(
         &mut self,
         vpc: usize,
-        packet: &Packet,
+        (packet, raw): (&Packet, &Packet),
         observed: &Observed,
         listed: &[SessionRow],
     ) -> Result<Expected, String> {
@@ -62,12 +62,10 @@ impl Reference {
         if !self.config.is_eip(packet.ip.dst) || packet.ip.ttl == 0 {
             return Ok(Expected::Forward { side: Side::Outside, packet, free_id });
         }
-        let expected = self.eip(Side::Vpc(vpc), &packet, true).with_id(free_id);
-        // Where it keeps its identification, others of its datagram may have turned round before it.
-        if is_first(&packet) && !free_id && matches!(expected, Expected::Forward { .. }) {
-            self.goes_on(Side::Outside, &packet, false, observed);
+        if is_fragment(&packet) {
+            return Ok(self.turn_in_parts(vpc, (&packet, free_id), raw, observed));
         }
-        Ok(expected)
+        Ok(self.eip(Side::Vpc(vpc), &packet, true).with_id(free_id))
     }
 
     /// The external endpoint of a new flow by its SNAT entry, or what becomes of the packet instead.
