@@ -182,9 +182,14 @@ fn seen(fragment: &Packet, (source, destination): (u16, u16), reply: bool) -> Pa
 }
 
 /// A first fragment as the datagram that it begins.
-pub fn begun(fragment: &Packet) -> Packet {
+fn begun(fragment: &Packet) -> Packet {
     let about = as_quote(fragment);
     seen(fragment, (about.source().1, about.destination().1), about.transport.first() == Some(&0))
+}
+
+/// A fragment with the ports that it has itself: a first one as what it begins, a later one as it is.
+pub fn with_ports(fragment: &Packet) -> Packet {
+    if is_first(fragment) { begun(fragment) } else { fragment.clone() }
 }
 
 fn as_quote(fragment: &Packet) -> Quote {
@@ -444,7 +449,7 @@ impl Reference {
         observed: &Observed,
     ) -> Expected {
         let (side, part) = (Side::Vpc(vpc), Part::of(raw));
-        let seen = if is_first(raw) { begun(raw) } else { raw.clone() };
+        let seen = with_ports(raw);
         let given = self.fragments.given_id(side, &seen, part, self.now);
         let mut turned = packet.clone();
         turned.ip.id = given.filter(|_| free_id).unwrap_or(packet.ip.id);

@@ -29,7 +29,7 @@ use natgate::base::{DropReason as R, Moment};
 use natgate::nat::query::SessionRow;
 
 use self::entries::static_entry;
-use self::fragments::{Fragments, Part, Place, Waiting, begun, is_first, is_later, malformed, part_of};
+use self::fragments::{Fragments, Part, Place, Waiting, is_first, is_later, malformed, part_of, with_ports};
 use self::judge::Expected;
 use self::session::{Endpoint, Flow, Kind, Session};
 use crate::support::packet::{self, Body, Flags, Packet};
@@ -266,7 +266,7 @@ impl Reference {
             None => Some(packet.clone()),
             Some(_) => {
                 let part = Part::of(packet);
-                let seen = if is_first(packet) { begun(packet) } else { packet.clone() };
+                let seen = with_ports(packet);
                 match self.fragments.place(side, &seen, part, self.now) {
                     Place::Unfit if !self.addresses_tell(side, packet) => {
                         return Ok(Expected::Drop(vec![R::FragmentOverlap]));
@@ -328,7 +328,7 @@ impl Reference {
         match expected {
             Expected::Forward { side: to, packet: whole, free_id } if packet.ip.fragment.is_some() => {
                 let mut part = part_of(whole, packet);
-                let seen = if is_first(packet) { begun(packet) } else { packet.clone() };
+                let seen = with_ports(packet);
                 let given = self.fragments.given_id(side, &seen, Part::of(packet), self.now);
                 let given = given.filter(|_| free_id);
                 part.ip.id = given.unwrap_or(part.ip.id);
