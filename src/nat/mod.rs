@@ -21,7 +21,7 @@
 //! | [`identification`] | IP identifications of what leaves with a shared EIP |
 //! | [`neighbours`] | next hops and ARP |
 //! | `kill` | ending sessions on request |
-//! | [`query`], [`trace`], [`capture`] | questions that change nothing: listings, explanations, traces, captures |
+//! | [`query`], [`explain`], [`trace`], [`capture`] | questions that change nothing: listings, explanations, traces, captures |
 //! | [`usage`], [`talkers`] | what each gateway, EIP and entry, and the busiest private hosts, have carried |
 //! | [`output`], [`counters`], [`events`] | what comes out |
 //! | [`estate`] | what is left of an engine that died |
@@ -35,6 +35,7 @@ pub mod engine;
 pub mod estate;
 pub mod events;
 mod eviction;
+pub mod explain;
 pub mod flow;
 pub mod fragments;
 mod ftp;
@@ -73,11 +74,10 @@ pub use counters::Counters;
 pub use engine::{Engine, EngineConfig, Memory, Occupancy};
 pub use estate::Estate;
 pub use events::{Ending, Event};
+pub use explain::{Explanation, Fate, Question, Step};
 pub use output::{BATCH, Emission, Exit, NeighbourFact, Output, Verdict};
 pub use ports::{Destination, Distributions, PortsRow};
-pub use query::{
-    Explanation, Fate, PortsCursor, Question, SessionCursor, SessionFilter, SessionRow, SessionState, Step,
-};
+pub use query::{PortsCursor, SessionCursor, SessionFilter, SessionRow, SessionState};
 pub use talkers::{TALKERS, Talker};
 pub use trace::{TraceFilter, TraceRecord};
 pub use usage::{Usage, UsageKind};

@@ -69,8 +69,11 @@ impl Extent {
         if start < end && is_apart && ends_well && come.len() < MOST { Fit::New } else { Fit::Not }
     }
 
-    /// Takes note of a fragment that is [new](Fit::New).
+    /// Takes note of a fragment if it is [new](Fit::New).
     pub fn add(&mut self, ranges: &mut Ranges, part: Part) {
+        if self.fit(ranges, part) != Fit::New {
+            return;
+        }
         let Some(free) = ranges.get_mut(usize::from(self.count)) else { return };
         *free = [part.start, part.end];
         self.count += 1;
@@ -151,8 +154,9 @@ mod tests {
             let (mut bytes, mut end) = ([false; 200], None);
             for (start, len, is_last) in parts {
                 let part = part(start * 8, (start + len) * 8, is_last);
-                if extent.fit(&ranges, part) == Fit::New {
-                    extent.add(&mut ranges, part);
+                let is_new = extent.fit(&ranges, part) == Fit::New;
+                extent.add(&mut ranges, part);
+                if is_new {
                     for byte in &mut bytes[usize::from(part.start)..usize::from(part.end)] {
                         prop_assert!(!std::mem::replace(byte, true), "twice: {part:?}");
                     }

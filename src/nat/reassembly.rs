@@ -2,6 +2,7 @@
 //! their datagrams; later ones that come before them are held, as they are, until the first one comes. Both are bounded in number
 //! and in time.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use crate::base::{Checksum, DropReason, PortIndex, Tick};
@@ -127,7 +128,7 @@ impl Fragments {
     }
 
     /// The places in which a datagram may be remembered.
-    fn set(&self, key: &FlowKey, id: u16) -> std::ops::Range<usize> {
+    fn set(&self, key: &FlowKey, id: u16) -> Range<usize> {
         let start = self.hasher.datagram(key, id) as usize % SETS * WAYS;
         start..start + WAYS
     }
@@ -167,11 +168,7 @@ impl Fragments {
     pub fn take(&mut self, lane: &Lane, now: Tick) -> Place {
         let place = self.place(lane, now);
         if let (Place::Of(_), Some(at)) = (place, self.find(lane, now)) {
-            let (part, ranges) = (Part::of(&lane.datagram), &mut self.ranges[at]);
-            let extent = &mut self.firsts[at].extent;
-            if extent.fit(ranges, part) == Fit::New {
-                extent.add(ranges, part);
-            }
+            self.firsts[at].extent.add(&mut self.ranges[at], Part::of(&lane.datagram));
         }
         place
     }

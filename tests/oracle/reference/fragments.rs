@@ -1,6 +1,6 @@
 //! Fragments (RFC 4787 REQ-14): one without ports goes where the first one of its datagram went, and waits for it if that has
-//! not come yet. One that overlaps another goes nowhere (RFC 1858 §4). What the fragments of one datagram share is their sender, receiver, protocol and identification (RFC 791
-//! §3.2), on the side that they are met on.
+//! not come yet. One that overlaps another goes nowhere (RFC 1858 §4). What the fragments of one datagram share is their sender,
+//! receiver, protocol and identification (RFC 791 §3.2), on the side that they are met on.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -262,7 +262,7 @@ impl Fragments {
         Some(seen(fragment, first.ports, first.ports.0 == 0))
     }
 
-    /// What a fragment is to the datagrams that are known. Only a first one has `ports`.
+    /// What a fragment is to the datagrams that are known; a first one [with its ports](with_ports).
     pub fn place(&self, realm: Side, packet: &Packet, part: Part, now: Moment) -> Place {
         let Some(first) = self.first(Key::of(realm, packet)) else { return Place::Unknown };
         let is_new = first.lacks(part);
