@@ -6,6 +6,7 @@
 //! - [`hosts`]: whole TCP hosts on both sides
 //! - [`entry`]: what fuzz targets and corpora call with arbitrary bytes
 //! - [`requests`]: the same for what people and programs write
+//! - [`foretold`]: what `explain` says, against what becomes of a packet
 //! - [`invariants`]: what always holds between listings, counters and ports
 //! - [`net`]: one or more engines, links, neighbours and a clock; it checks the invariants after every step
 
@@ -15,6 +16,7 @@
 pub mod codec;
 pub mod config;
 pub mod entry;
+pub mod foretold;
 pub mod hosts;
 pub mod invariants;
 pub mod net;
