@@ -3,8 +3,12 @@
 use std::fmt::Write as _;
 use std::fs;
 
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+
 use crate::common;
 use natgate::base::DropReason;
+use natgate::cli::Cli;
 use natgate::config;
 
 fn drop_reasons() -> String {
@@ -34,6 +38,36 @@ fn the_quickstart_is_a_valid_configuration() {
         .trim_end_matches("```");
     let model = config::parse(text, "README.md").unwrap_or_else(|errors| panic!("{errors}"));
     assert!(!model.dnat().is_empty() && !model.snat().is_empty());
+}
+
+/// What the shell would make of a line: words up to a comment or a pipe; nothing where it takes quotes to tell.
+fn words(line: &str) -> Option<Vec<&str>> {
+    let words = line.split_whitespace().take_while(|word| !["#", "|"].contains(word));
+    (!line.contains(['\'', '"'])).then(|| words.collect())
+}
+
+#[test]
+fn every_command_is_one_that_there_is() {
+    let readme = common::read("README.md");
+    let mut seen = 0;
+    for line in readme.lines() {
+        let line = line.trim_start_matches("sudo ").trim_start_matches("target/release/");
+        if let Some(words) = words(line).filter(|words| words.first() == Some(&"natgate")) {
+            seen += 1;
+            let error =
+                Cli::try_parse_from(words).err().filter(|error| error.kind() != ErrorKind::DisplayHelp);
+            assert!(error.is_none(), "README.md: {line}: {}", error.expect("an error"));
+        }
+        for mention in line.split("`natgate ").skip(1) {
+            seen += 1;
+            let name = mention.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
+            // COMMAND stands for any of them.
+            let is_one =
+                name.is_empty() || name == "COMMAND" || Cli::command().find_subcommand(name).is_some();
+            assert!(is_one, "README.md: there is no natgate {name}: {line}");
+        }
+    }
+    assert!(seen > 50, "{seen} commands were found");
 }
 
 #[test]
