@@ -1,44 +1,39 @@
 //! The indexes: each change of a resource takes its old self out of them and puts its new self in.
 
-use std::collections::BTreeMap;
+use std::hash::Hash;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use hashbrown::HashMap;
+
+use super::grouped::Grouped;
 use super::id::Id;
 use super::resource::{Dnat, Resource};
 use super::{Inventory, Kind};
-use crate::config::{Forward, Name};
+use crate::config::Forward;
 use crate::policy::PortRange;
 
 /// Ranges of ports that do not overlap, each with its owner, by what they belong to.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Ranges<K>(BTreeMap<(K, u16), (u16, Id)>);
+pub(super) struct Ranges<G: Hash + Eq>(Grouped<G, u16, (u16, Id)>);
 
-impl<K> Default for Ranges<K> {
+impl<G: Hash + Eq> Default for Ranges<G> {
     fn default() -> Self {
-        Self(BTreeMap::new())
+        Self(Grouped::default())
     }
 }
 
-impl<K: Ord + Copy> Ranges<K> {
+impl<G: Hash + Eq> Ranges<G> {
     /// Who, besides `except`, has a port of this range.
-    pub(super) fn owner(&self, key: K, range: PortRange, except: Id) -> Option<Id> {
+    pub(super) fn owner(&self, group: &G, range: PortRange, except: Id) -> Option<Id> {
         // Disjoint, so they end in the order in which they begin.
-        let before = self.0.range((key, 0)..=(key, range.last)).rev();
-        let others = before.filter(|(_, (_, owner))| *owner != except);
-        others
-            .map(|(_, (last, owner))| (*last, *owner))
-            .next()
-            .filter(|(last, _)| *last >= range.first)
-            .map(|(_, id)| id)
+        let before = self.0.range(group, 0..=range.last).rev();
+        let nearest = before.map(|(_, owned)| owned).find(|(_, owner)| *owner != except);
+        nearest.filter(|(last, _)| *last >= range.first).map(|(_, owner)| owner)
     }
 
-    fn put(&mut self, key: K, range: PortRange, owner: Id) {
-        self.0.insert((key, range.first), (range.last, owner));
-    }
-
-    fn take(&mut self, key: K, range: PortRange) {
-        self.0.remove(&(key, range.first));
+    fn note(&mut self, group: G, range: PortRange, owner: Option<Id>) {
+        self.0.note(group, range.first, owner.map(|owner| (range.last, owner)));
     }
 }
 
@@ -68,16 +63,18 @@ fn is_pool(target: Id, by: Id) -> bool {
     (target.kind(), by.kind()) == (Kind::Eip, Kind::Snat)
 }
 
-/// The name of a resource, if another state of it has not the same.
-fn new_name<'r>(resource: &'r Resource, other: Option<&Resource>) -> Option<&'r Name> {
-    let known = other.and_then(|other| other.meta().name.as_ref());
-    resource.meta().name.as_ref().filter(|name| Some(*name) != known)
+/// What a state has, unless the other one has the same.
+fn own<'s, S: ?Sized, T: PartialEq>(state: &'s S, other: Option<&'s S>, of: impl Fn(&'s S) -> T) -> Option<T> {
+    let has = of(state);
+    (other.map(of).as_ref() != Some(&has)).then_some(has)
 }
 
-/// What a resource refers to, and another state of it does not.
-fn new_references(resource: &Resource, other: Option<&Resource>) -> impl Iterator<Item = Id> + use<> {
-    let known = other.map(Resource::references).unwrap_or_default();
-    resource.references().into_iter().filter(move |id| !known.contains(id))
+/// Puts a value in, or takes it out.
+fn note<K: Hash + Eq, V>(map: &mut HashMap<K, V>, key: K, value: Option<V>) {
+    match value {
+        Some(value) => map.insert(key, value),
+        None => map.remove(&key),
+    };
 }
 
 impl Inventory {
@@ -88,12 +85,18 @@ impl Inventory {
             Some(resource) => self.resources.insert(id, Arc::clone(resource)),
             None => self.resources.remove(&id),
         };
-        // Its name and what it refers to seldom change.
+        if before.is_some() != after.is_some() {
+            if after.is_some() {
+                self.order.insert(id);
+            } else {
+                self.order.remove(&id);
+            }
+        }
         if let Some(before) = &before {
-            self.leave(before, after.map(|after| &**after));
+            self.index(before, after.map(|after| &**after), false);
         }
         if let Some(after) = after {
-            self.enter(after, before.as_deref());
+            self.index(after, before.as_deref(), true);
         }
         before
     }
@@ -113,100 +116,54 @@ impl Inventory {
         }
     }
 
-    /// Puts a resource in, besides what it has of what it was.
-    fn enter(&mut self, resource: &Resource, before: Option<&Resource>) {
+    /// Puts a resource into the indexes, or takes it out; nothing is done where another state of it, which goes or comes with this
+    /// step, has the same: most changes concern few indexes.
+    fn index(&mut self, resource: &Resource, other: Option<&Resource>, enters: bool) {
         let id = resource.id();
-        if let Some(name) = new_name(resource, before) {
-            self.names.entry((id.kind(), name.clone())).or_default().insert(id);
+        let (owner, member) = (enters.then_some(id), enters.then_some(()));
+        if let Some(name) = own(resource, other, |resource| resource.meta().name.as_ref()).flatten() {
+            self.names.note((id.kind(), name.clone()), id, member);
         }
-        for target in new_references(resource, before) {
-            if self.references.insert((target, id)) {
-                let count = self.counts.entry((target, id.kind())).or_default();
-                *count += 1;
-                self.pooled += usize::from(is_pool(target, id) && *count == 1);
+        let of_other = other.map(Resource::references).unwrap_or_default();
+        for target in resource.references().into_iter().filter(|target| !of_other.contains(target)) {
+            let first_or_last = self.references.note((target, id.kind()), id, member);
+            if first_or_last && is_pool(target, id) {
+                self.pooled = if enters { self.pooled + 1 } else { self.pooled - 1 };
             }
         }
         match resource {
             Resource::Vpc(_) | Resource::Gateway(_) | Resource::Plan(_) => {}
             Resource::VSwitch(vswitch) => {
-                self.cidrs.insert((vswitch.vpc, vswitch.cidr.address()), id);
+                let start = (vswitch.vpc, vswitch.cidr.address());
+                match owner {
+                    Some(id) => self.cidrs.insert(start, id),
+                    None => self.cidrs.remove(&start),
+                };
                 if let Some(link) = &vswitch.link {
-                    self.links.insert((link.port, link.vlan), id);
+                    note(&mut self.links, (link.port, link.vlan), owner);
                 }
             }
-            Resource::Eip(eip) => {
-                self.addresses.insert(eip.address, id);
-            }
+            Resource::Eip(eip) => note(&mut self.addresses, eip.address, owner),
             Resource::Dnat(entry) => {
-                self.hosts.insert((entry.vpc, entry.private_ip, id));
-                match (entry.public_range(), entry.private_range()) {
-                    (Some((protocol, public)), Some((_, private))) => {
-                        self.public.put((entry.eip, protocol), public, id);
-                        self.private.put((entry.gateway, entry.private_ip, protocol), private, id);
+                let other = other.and_then(Resource::as_dnat);
+                if let Some(host) = own(entry, other, |entry| (entry.vpc, entry.private_ip)) {
+                    self.hosts.note(host, id, member);
+                }
+                match own(entry, other, |entry| (entry.eip, entry.public_range())) {
+                    Some((eip, Some((protocol, ports)))) => self.public.note((eip, protocol), ports, owner),
+                    Some((eip, None)) => note(&mut self.any_port, eip, owner),
+                    None => {}
+                }
+                let private = |entry: &Dnat| ((entry.gateway, entry.private_ip), entry.private_range());
+                match own(entry, other, private) {
+                    Some(((gateway, host), Some((protocol, ports)))) => {
+                        self.private.note((gateway, host, protocol), ports, owner);
                     }
-                    _ => {
-                        self.any_port.insert(entry.eip, id);
-                        self.private_any.insert((entry.gateway, entry.private_ip), id);
-                    }
+                    Some((host, None)) => note(&mut self.private_any, host, owner),
+                    None => {}
                 }
             }
-            Resource::Snat(entry) => {
-                self.sources.insert((entry.vpc, entry.prefix), id);
-            }
-        }
-    }
-
-    /// Takes a resource out, besides what it has of what it will be.
-    fn leave(&mut self, resource: &Resource, after: Option<&Resource>) {
-        let id = resource.id();
-        if let Some(name) = new_name(resource, after) {
-            let key = (id.kind(), name.clone());
-            if let Some(ids) = self.names.get_mut(&key) {
-                ids.remove(&id);
-                if ids.is_empty() {
-                    self.names.remove(&key);
-                }
-            }
-        }
-        for target in new_references(resource, after) {
-            if self.references.remove(&(target, id)) {
-                let key = (target, id.kind());
-                match self.counts.get_mut(&key) {
-                    Some(count) if *count > 1 => *count -= 1,
-                    _ => {
-                        self.counts.remove(&key);
-                        self.pooled -= usize::from(is_pool(target, id));
-                    }
-                }
-            }
-        }
-        match resource {
-            Resource::Vpc(_) | Resource::Gateway(_) | Resource::Plan(_) => {}
-            Resource::VSwitch(vswitch) => {
-                self.cidrs.remove(&(vswitch.vpc, vswitch.cidr.address()));
-                if let Some(link) = &vswitch.link {
-                    self.links.remove(&(link.port, link.vlan));
-                }
-            }
-            Resource::Eip(eip) => {
-                self.addresses.remove(&eip.address);
-            }
-            Resource::Dnat(entry) => {
-                self.hosts.remove(&(entry.vpc, entry.private_ip, id));
-                match (entry.public_range(), entry.private_range()) {
-                    (Some((protocol, public)), Some((_, private))) => {
-                        self.public.take((entry.eip, protocol), public);
-                        self.private.take((entry.gateway, entry.private_ip, protocol), private);
-                    }
-                    _ => {
-                        self.any_port.remove(&entry.eip);
-                        self.private_any.remove(&(entry.gateway, entry.private_ip));
-                    }
-                }
-            }
-            Resource::Snat(entry) => {
-                self.sources.remove(&(entry.vpc, entry.prefix));
-            }
+            Resource::Snat(entry) => note(&mut self.sources, (entry.vpc, entry.prefix), owner),
         }
     }
 

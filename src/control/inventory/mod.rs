@@ -16,9 +16,11 @@
 //! | [`document`] | all resources as one file |
 //! | [`plan`] | what a file changes |
 //! | `index` | the indexes |
+//! | `grouped` | what most of them are made of |
 
 mod change;
 pub mod document;
+mod grouped;
 pub mod id;
 mod index;
 mod judge;
@@ -47,6 +49,7 @@ pub use spec::Spec;
 use crate::base::PortIndex;
 use crate::config::{Model, Name, Vlan};
 use crate::policy::{Lpm, Prefix};
+use grouped::Grouped;
 use index::Ranges;
 
 /// All resources, and the indexes that rules ask. A copy shares the resources.
@@ -56,12 +59,12 @@ pub struct Inventory {
     settings: Model,
     /// The largest IP packet of each port, in bytes.
     mtus: Vec<u16>,
-    resources: BTreeMap<Id, Arc<Resource>>,
-    names: HashMap<(Kind, Name), BTreeSet<Id>>,
-    /// Who is referred to, and by whom.
-    references: BTreeSet<(Id, Id)>,
-    /// How many of a kind refer to a resource.
-    counts: HashMap<(Id, Kind), u32>,
+    resources: HashMap<Id, Arc<Resource>>,
+    /// Their identifiers.
+    order: BTreeSet<Id>,
+    names: Grouped<(Kind, Name), Id, ()>,
+    /// Who refers to a resource, by its kind.
+    references: Grouped<(Id, Kind), Id, ()>,
     /// EIPs by address.
     addresses: HashMap<Ipv4Addr, Id>,
     /// Public ports of an EIP and protocol number.
@@ -73,7 +76,7 @@ pub struct Inventory {
     /// The any-port entry of a gateway's private host.
     private_any: HashMap<(Id, Ipv4Addr), Id>,
     /// DNAT entries by VPC and private host.
-    hosts: BTreeSet<(Id, Ipv4Addr, Id)>,
+    hosts: Grouped<(Id, Ipv4Addr), Id, ()>,
     /// SNAT entries by VPC and source.
     sources: HashMap<(Id, Prefix), Id>,
     /// vSwitches by VPC and first address; they do not overlap.
@@ -108,16 +111,16 @@ impl Inventory {
         Self {
             settings,
             mtus,
-            resources: BTreeMap::new(),
-            names: HashMap::new(),
-            references: BTreeSet::new(),
-            counts: HashMap::new(),
+            resources: HashMap::new(),
+            order: BTreeSet::new(),
+            names: Grouped::default(),
+            references: Grouped::default(),
             addresses: HashMap::new(),
             public: Ranges::default(),
             private: Ranges::default(),
             any_port: HashMap::new(),
             private_any: HashMap::new(),
-            hosts: BTreeSet::new(),
+            hosts: Grouped::default(),
             sources: HashMap::new(),
             cidrs: BTreeMap::new(),
             links: HashMap::new(),
@@ -150,31 +153,36 @@ impl Inventory {
     }
 
     /// All resources, those that are referred to before those that refer to them.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Resource>> {
-        self.resources.values()
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<Resource>> {
+        self.order.iter().filter_map(|id| self.get(*id))
     }
 
     /// The resources of a kind behind an identifier, in order.
     pub fn after(&self, kind: Kind, id: Option<Id>) -> impl Iterator<Item = &Arc<Resource>> {
         use std::ops::Bound::{Excluded, Included};
         let from = id.map_or(Included(Id::first(kind)), Excluded);
-        self.resources.range((from, Included(Id::last(kind)))).map(|(_, resource)| resource)
+        self.order.range((from, Included(Id::last(kind)))).filter_map(|id| self.get(*id))
     }
 
     /// The resources of a kind that refer to a resource, in order.
     pub fn referring(&self, target: Id, kind: Kind) -> impl Iterator<Item = Id> {
-        self.references.range((target, Id::first(kind))..=(target, Id::last(kind))).map(|(_, id)| *id)
+        self.references.range(&(target, kind), Id::first(kind)..=Id::last(kind)).map(|(id, ())| id)
+    }
+
+    /// The resources of a kind that have a name, in order.
+    fn named(&self, kind: Kind, name: &str) -> impl Iterator<Item = Id> {
+        let named = |name| self.names.range(&(kind, name), Id::first(kind)..=Id::last(kind));
+        Name::new(name).map(named).into_iter().flatten().map(|(id, ())| id)
     }
 
     /// The DNAT entries of a private host.
     pub fn of_host(&self, vpc: Id, host: Ipv4Addr) -> impl Iterator<Item = &resource::Dnat> {
-        let (first, last) = (Id::first(Kind::Vpc), Id::last(Kind::Snat));
-        let of_host = self.hosts.range((vpc, host, first)..=(vpc, host, last));
-        of_host.filter_map(|(_, _, id)| self.dnat(*id))
+        let all = Id::first(Kind::Dnat)..=Id::last(Kind::Dnat);
+        self.hosts.range(&(vpc, host), all).filter_map(|(id, ())| self.dnat(id))
     }
 
     fn count(&self, target: Id, kind: Kind) -> u32 {
-        self.counts.get(&(target, kind)).copied().unwrap_or(0)
+        self.references.len(&(target, kind)) as u32
     }
 
     /// A VPC.
@@ -219,10 +227,7 @@ impl Inventory {
 
     /// A DNAT entry.
     pub fn dnat(&self, id: Id) -> Option<&resource::Dnat> {
-        match &**self.get(id)? {
-            Resource::Dnat(entry) => Some(entry),
-            _ => None,
-        }
+        self.get(id)?.as_dnat()
     }
 
     /// A SNAT entry.

@@ -16,7 +16,7 @@ use super::judge::{Beside, Case};
 use super::resource::Resource;
 use super::spec::Spec;
 use super::{Change, Inventory, Refusal};
-use crate::config::{Code, Name};
+use crate::config::Code;
 use crate::control::time;
 use crate::policy::PortRange;
 
@@ -147,7 +147,7 @@ impl Inventory {
                 });
             }
         }
-        let gone = self.resources.values().rev().filter(|before| next.get(before.id()).is_none());
+        let gone = self.iter().rev().filter(|before| next.get(before.id()).is_none());
         changes.extend(gone.map(|before| Change {
             id: before.id(),
             before: Some(Arc::clone(before)),
@@ -240,7 +240,7 @@ impl Inventory {
                     None => self.any_port.get(&entry.eip).copied(),
                     Some((protocol, PortRange { first, .. })) => {
                         let range = PortRange { first, last: first };
-                        let id = self.public.owner((entry.eip, protocol), range, entry.meta.id);
+                        let id = self.public.owner(&(entry.eip, protocol), range, entry.meta.id);
                         let first_of = |id| self.dnat(id)?.public_range().map(|(_, range)| range.first);
                         id.filter(|id| first_of(*id) == Some(first))
                     }
@@ -271,8 +271,7 @@ impl Inventory {
         if matches!(kind, Kind::VSwitch | Kind::Eip) {
             return Ok(None);
         }
-        let known = Name::new(name).and_then(|name| self.names.get(&(kind, name)));
-        let known: Vec<Id> = known.into_iter().flatten().copied().collect();
+        let known: Vec<Id> = self.named(kind, name).collect();
         let is_alone = named.get(name) == Some(&1);
         match known.as_slice() {
             _ if !is_alone && !is_known_by_name => Ok(None),

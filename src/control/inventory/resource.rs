@@ -197,6 +197,14 @@ impl Resource {
         self.id().kind()
     }
 
+    /// The DNAT entry that it is.
+    pub fn as_dnat(&self) -> Option<&Dnat> {
+        match self {
+            Self::Dnat(entry) => Some(entry),
+            _ => None,
+        }
+    }
+
     /// The resources that it refers to, and that so cannot go before it. Each once.
     pub fn references(&self) -> Vec<Id> {
         match self {

@@ -156,9 +156,9 @@ impl Inventory {
     /// Whether two inventories have the same resources and the same indexes.
     fn assert_same(&self, other: &Self) {
         assert_eq!(self.resources, other.resources);
+        assert_eq!(self.order, other.order);
         assert_eq!(self.names, other.names);
         assert_eq!(self.references, other.references);
-        assert_eq!(self.counts, other.counts);
         assert_eq!(self.addresses, other.addresses);
         assert_eq!(self.public, other.public);
         assert_eq!(self.private, other.private);

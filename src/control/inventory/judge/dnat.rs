@@ -14,7 +14,7 @@ use crate::policy::{PortRange, Prefix};
 
 impl Inventory {
     pub(super) fn judge_dnat(&self, spec: &DnatSpec, case: Case<'_>) -> Judged<Dnat> {
-        let before = case.before.and_then(|r| if let Resource::Dnat(entry) = r { Some(entry) } else { None });
+        let before = case.before.and_then(Resource::as_dnat);
         let gateway = self.entry_gateway(spec.gateway.as_deref(), before.map(|entry| &entry.gateway))?;
         let gateway_id = gateway.meta.id;
         let eip = self.entry_eip("eip", required("eip", spec.eip.as_deref())?, gateway_id)?;
@@ -92,14 +92,14 @@ impl Inventory {
                 let text = |first: u16, last: u16| {
                     if first == last { first.to_string() } else { format!("{first}/{last}") }
                 };
-                if let Some(other) = self.public.owner((eip, number), public, id) {
+                if let Some(other) = self.public.owner(&(eip, number), public, id) {
                     let hint = "use another public port, protocol or EIP";
                     let value = text(public.first, public.last);
                     return taken(Code::DnatPortConflict, "public_port", &value, other, hint);
                 }
                 let last = private_first + (public.last - public.first);
                 let private = PortRange { first: private_first, last };
-                if let Some(other) = self.private.owner((entry.gateway, host, number), private, id) {
+                if let Some(other) = self.private.owner(&(entry.gateway, host, number), private, id) {
                     let hint = "use another private port or private IP, or another gateway";
                     let value = text(private_first, last);
                     return taken(Code::DnatPrivateConflict, "private_port", &value, other, hint);

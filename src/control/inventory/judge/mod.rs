@@ -20,7 +20,7 @@ use super::resource::{Eip, Gateway, Meta, Resource};
 use super::spec::{Scalar, Spec, TimeoutSpec};
 use super::{Inventory, Refusal};
 use crate::config::values;
-use crate::config::{Code, Name, Problem, TimeoutOverrides};
+use crate::config::{Code, Problem, TimeoutOverrides};
 
 /// What a judgement starts from.
 #[derive(Clone, Copy, Debug)]
@@ -168,8 +168,7 @@ impl Inventory {
                 .copied()
                 .ok_or_else(|| missing().hint("no EIP has this address"));
         }
-        let named = Name::new(text).and_then(|name| self.names.get(&(kind, name)));
-        let mut named = named.into_iter().flatten().copied().filter(|id| among(*id));
+        let mut named = self.named(kind, text).filter(|id| among(*id));
         match (named.next(), named.next()) {
             (Some(id), None) => Ok(id),
             (Some(first), Some(second)) => Err(Refusal::new(Code::AmbiguousName, parameter)
@@ -195,7 +194,7 @@ impl Inventory {
         if stood || case.beside == Beside::Earlier {
             return Ok(());
         }
-        let itself = u32::from(self.references.contains(&(target, case.id)));
+        let itself = u32::from(self.references.contains(&(target, case.id.kind()), case.id));
         if self.count(target, case.id.kind()) - itself < quota {
             return Ok(());
         }
