@@ -442,7 +442,7 @@ fn dnat_kind<'m>() -> Kind<'m, DnatId, &'m Dnat> {
             model.dnat().iter().map(|entry| (id(entry), entry)).collect()
         },
         name: |_, entry| entry.label(),
-        summary: Dnat::summary,
+        summary: |entry| entry.effect().to_string(),
         fields: |_, entry| {
             vec![
                 ("gateway", Some(entry.gateway.to_string())),
@@ -461,7 +461,7 @@ fn snat_kind<'m>() -> Kind<'m, (&'m Name, Prefix), &'m Snat> {
         table: "snat",
         items: |model| model.snat().iter().map(|entry| ((&entry.gateway, entry.prefix), entry)).collect(),
         name: |_, entry| entry.label(),
-        summary: Snat::summary,
+        summary: |entry| entry.effect().to_string(),
         fields: |_, entry| {
             let mapping = match entry.mapping {
                 Mapping::EndpointIndependent => "endpoint-independent",

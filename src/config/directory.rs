@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::model::Effect;
 use super::words::Name;
 use crate::base::{EipIndex, EntryId, GatewayIndex, InterfaceIndex, PortIndex, VpcIndex};
 use crate::policy::persist::Map;
@@ -30,16 +31,24 @@ impl EntryKind {
 }
 
 /// What an entry is to people.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EntryInfo {
-    /// Its kind.
-    pub kind: EntryKind,
-    /// Its name; where it has none, its public side or its source.
-    pub name: String,
+    /// Its name; where it has none, its public side, its source or its identifier.
+    pub name: Arc<str>,
     /// The gateway it belongs to.
     pub gateway: Name,
-    /// What it does, such as `203.0.113.16:80 TCP -> 10.0.1.10:8080`.
-    pub summary: String,
+    /// What it does.
+    pub effect: Effect,
+}
+
+impl EntryInfo {
+    /// Its kind.
+    pub fn kind(&self) -> EntryKind {
+        match self.effect {
+            Effect::Dnat { .. } => EntryKind::Dnat,
+            Effect::Snat { .. } => EntryKind::Snat,
+        }
+    }
 }
 
 /// The names of all resources by the numbers that snapshots, sessions and counters have for them.

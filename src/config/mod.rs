@@ -35,8 +35,8 @@ pub use directory::{Directory, EntryInfo, EntryKind};
 pub use document::Problem;
 pub use error::{Code, Conflict, Error, Errors};
 pub use model::{
-    Backend, Dnat, Eip, Forward, Gateway, Link, Model, Outside, Plan, Port, SegmentSize, Snat, Source,
-    Specification, StaticRoute, Transport, VSwitch, Vpc,
+    Backend, Dnat, Effect, Eip, Forward, Gateway, Link, Model, Outside, Plan, Port, SegmentSize, Snat,
+    Source, Specification, StaticRoute, Transport, VSwitch, Vpc,
 };
 pub use reload::check_reload;
 pub use settings::{

@@ -17,6 +17,11 @@ impl Name {
         (well_formed && (2..=128).contains(&text.len())).then(|| Self(text.into()))
     }
 
+    /// The text, to be shared.
+    pub fn shared(&self) -> &Arc<str> {
+        &self.0
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -37,7 +37,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::diff::interface_name;
-use super::directory::{Directory, EntryInfo, EntryKind};
+use super::directory::{Directory, EntryInfo};
 use super::error::{Code, Error, Errors};
 use super::model::{Link, Model};
 use super::words::Name;
@@ -141,22 +141,12 @@ impl Compiler {
 
     fn names(&self, model: &Model) -> Directory {
         let dnat = model.dnat().iter().map(|entry| {
-            let info = EntryInfo {
-                kind: EntryKind::Dnat,
-                name: entry.label(),
-                gateway: entry.gateway.clone(),
-                summary: entry.summary(),
-            };
-            (self.entry_id(self.dnat_key(entry)), info)
+            let (name, gateway) = (entry.label().into(), entry.gateway.clone());
+            (self.entry_id(self.dnat_key(entry)), EntryInfo { name, gateway, effect: entry.effect() })
         });
         let snat = model.snat().iter().map(|entry| {
-            let info = EntryInfo {
-                kind: EntryKind::Snat,
-                name: entry.label(),
-                gateway: entry.gateway.clone(),
-                summary: entry.summary(),
-            };
-            (self.entry_id(self.snat_key(entry)), info)
+            let (name, gateway) = (entry.label().into(), entry.gateway.clone());
+            (self.entry_id(self.snat_key(entry)), EntryInfo { name, gateway, effect: entry.effect() })
         });
         let mut entries = Map::default();
         for (id, info) in dnat.chain(snat) {

@@ -70,35 +70,20 @@ pub struct Dnat {
     pub timeouts: TimeoutOverrides,
 }
 
-fn ports(first: u16, last: u16) -> String {
-    if first == last { first.to_string() } else { format!("{first}/{last}") }
-}
-
 impl Dnat {
     /// The public side: address, port or ports, protocol.
     pub fn public_side(&self) -> String {
-        match self.forward {
-            Forward::AnyPort => self.eip.to_string(),
-            Forward::Ports { protocol, public, .. } => {
-                format!("{}:{} {protocol}", self.eip, ports(public.first, public.last))
-            }
-        }
+        self.effect().subject()
     }
 
     /// The private side: address and port or ports.
     pub fn private_side(&self) -> String {
-        match self.forward {
-            Forward::AnyPort => self.private_ip.to_string(),
-            Forward::Ports { public, private_first, .. } => {
-                let last = private_first + (public.last - public.first);
-                format!("{}:{}", self.private_ip, ports(private_first, last))
-            }
-        }
+        Side::private(self.private_ip, self.forward).to_string()
     }
 
-    /// What it does, in a line.
-    pub fn summary(&self) -> String {
-        format!("{} -> {}", self.public_side(), self.private_side())
+    /// What it does.
+    pub fn effect(&self) -> Effect {
+        Effect::Dnat { eip: self.eip, private_ip: self.private_ip, forward: self.forward }
     }
 
     /// Its name, or what it forwards where it has none.
@@ -163,14 +148,103 @@ pub struct Snat {
 }
 
 impl Snat {
-    /// What it does, in a line.
-    pub fn summary(&self) -> String {
-        let eips: Vec<String> = self.eips.iter().map(Ipv4Addr::to_string).collect();
-        format!("{} -> {}", self.prefix, eips.join(", "))
+    /// What it does.
+    pub fn effect(&self) -> Effect {
+        Effect::Snat { source: self.prefix, eips: self.eips.clone() }
     }
 
     /// Its name, or its source where it has none.
     pub fn label(&self) -> String {
         self.name.as_ref().map_or_else(|| self.source.to_string(), Name::to_string)
+    }
+}
+
+/// What an entry does, told in a line: `203.0.113.16:80 TCP -> 10.0.1.10:8080`. It is kept as values, and written only for who asks: there
+/// may be millions of entries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// That of a DNAT entry.
+    Dnat {
+        /// The EIP.
+        eip: Ipv4Addr,
+        /// The private host.
+        private_ip: Ipv4Addr,
+        /// What is forwarded.
+        forward: Forward,
+    },
+    /// That of an SNAT entry.
+    Snat {
+        /// Whom it translates.
+        source: Prefix,
+        /// To what.
+        eips: Vec<Ipv4Addr>,
+    },
+}
+
+impl Effect {
+    /// Whom it concerns: the public side of a DNAT entry, the source of an SNAT entry.
+    pub fn subject(&self) -> String {
+        match self {
+            Self::Dnat { eip, forward, .. } => Side::public(*eip, *forward).to_string(),
+            Self::Snat { source, .. } => source.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dnat { eip, private_ip, forward } => {
+                write!(f, "{} -> {}", Side::public(*eip, *forward), Side::private(*private_ip, *forward))
+            }
+            Self::Snat { source, eips } => {
+                write!(f, "{source} -> ")?;
+                for (n, eip) in eips.iter().enumerate() {
+                    write!(f, "{}{eip}", if n == 0 { "" } else { ", " })?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// One side of what a DNAT entry forwards.
+struct Side {
+    address: Ipv4Addr,
+    ports: Option<PortRange>,
+    protocol: Option<Transport>,
+}
+
+impl Side {
+    fn public(address: Ipv4Addr, forward: Forward) -> Self {
+        match forward {
+            Forward::AnyPort => Self { address, ports: None, protocol: None },
+            Forward::Ports { protocol, public, .. } => {
+                Self { address, ports: Some(public), protocol: Some(protocol) }
+            }
+        }
+    }
+
+    fn private(address: Ipv4Addr, forward: Forward) -> Self {
+        let ports = match forward {
+            Forward::AnyPort => None,
+            Forward::Ports { public, private_first: first, .. } => {
+                Some(PortRange { first, last: first + (public.last - public.first) })
+            }
+        };
+        Self { address, ports, protocol: None }
+    }
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.address)?;
+        if let Some(PortRange { first, last }) = self.ports {
+            write!(f, ":{first}")?;
+            if last != first {
+                write!(f, "/{last}")?;
+            }
+        }
+        self.protocol.map_or(Ok(()), |protocol| write!(f, " {protocol}"))
     }
 }

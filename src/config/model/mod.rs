@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::settings::{Api, Dpdk, Metering, Quotas, SessionLog, System};
 use crate::policy::Timeouts;
 
-pub use entries::{Dnat, Forward, Snat, Source, Transport};
+pub use entries::{Dnat, Effect, Forward, Snat, Source, Transport};
 pub use gateway::{Eip, Gateway, Plan, Specification};
 pub use network::{Backend, Link, Outside, Port, SegmentSize, StaticRoute, VSwitch, Vpc};
 

@@ -150,7 +150,7 @@ fn assert_answers(model: &Model, snapshot: &Snapshot, directory: &Directory) {
             assert_eq!(forward.map(|f| (f.vpc, f.host, f.host_port(port))), expected);
             assert_eq!(found.reserved(number, port & !63) >> (port & 63) & 1 == 1, owner.is_some());
             let entry = forward.and_then(|f| directory.entry(f.id));
-            assert_eq!(entry.map(|e| &e.summary), owner.map(Dnat::summary).as_ref());
+            assert_eq!(entry.map(|e| &e.effect), owner.map(Dnat::effect).as_ref());
         }
     }
     for (vpc, host) in
@@ -338,7 +338,7 @@ fn the_example_compiles_to_what_it_says() {
     assert_eq!((entry.host_quota, entry.timeouts.udp, entry.timeouts.icmp), (100_000, 600, 600));
     assert!(entry.untranslated.lookup(address("192.0.2.9")).is_some());
     let info = directory.entry(entry.id).expect("an entry");
-    assert_eq!((info.kind, info.name.as_str(), info.gateway.as_str()), (EntryKind::Snat, "all", "gw1"));
+    assert_eq!((info.kind(), &*info.name, info.gateway.as_str()), (EntryKind::Snat, "all", "gw1"));
 }
 
 /// Numbers that sessions keep are not given to others.

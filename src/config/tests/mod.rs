@@ -127,7 +127,7 @@ fn values_mean_what_they_say() {
     let gateway = &model.gateways()[0];
     assert_eq!(gateway.specification.limits(), Limits { sessions: 5_000_000, new_per_second: 100_000 });
     assert_eq!(gateway.host_sessions, None);
-    assert_eq!(model.dnat()[0].summary(), "203.0.113.16:8000/8009 TCP -> 10.0.1.10:100/109");
+    assert_eq!(model.dnat()[0].effect().to_string(), "203.0.113.16:8000/8009 TCP -> 10.0.1.10:100/109");
     let snat = &model.snat()[0];
     assert_eq!(snat.mapping, Mapping::EndpointDependent);
     assert_eq!(snat.filtering, Filtering::AddressAndPortDependent);

@@ -64,7 +64,11 @@ fn is_pool(target: Id, by: Id) -> bool {
 }
 
 /// What a state has, unless the other one has the same.
-fn own<'s, S: ?Sized, T: PartialEq>(state: &'s S, other: Option<&'s S>, of: impl Fn(&'s S) -> T) -> Option<T> {
+fn own<'s, S: ?Sized, T: PartialEq>(
+    state: &'s S,
+    other: Option<&'s S>,
+    of: impl Fn(&'s S) -> T,
+) -> Option<T> {
     let has = of(state);
     (other.map(of).as_ref() != Some(&has)).then_some(has)
 }

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use crate::base::{EntryId, InterfaceIndex, PortIndex, VpcIndex};
-use crate::config::{Directory, EntryInfo};
+use crate::config::Directory;
 use crate::control::address::{Endpoint, Protocol};
 use crate::control::manager::View;
 use crate::control::protocol::{Fault, FaultCode};
@@ -39,10 +39,10 @@ impl View {
 
     /// All entries of a name. Names of entries need not be unique.
     pub(super) fn entries_named(&self, name: &str) -> Result<Vec<EntryId>, Fault> {
-        let of_name = self.directory.entries().filter(|(_, info)| info.name == name).map(|(id, _)| id);
+        let of_name = self.directory.entries().filter(|(_, info)| *info.name == *name).map(|(id, _)| id);
         let found: Vec<_> = of_name.collect();
         if found.is_empty() {
-            let known = self.directory.entries().map(|(_, info)| info.name.as_str());
+            let known = self.directory.entries().map(|(_, info)| &*info.name);
             return Err(unknown("entry", name, known));
         }
         Ok(found)
@@ -65,7 +65,7 @@ fn unknown<'a>(kind: &str, name: &str, known: impl Iterator<Item = &'a str>) -> 
 /// The name of an entry with its kind and what it does.
 pub(super) fn entry(directory: &Directory, id: EntryId) -> String {
     match directory.entry(id) {
-        Some(EntryInfo { kind, name, summary, .. }) => format!("{} {name} ({summary})", kind.name()),
+        Some(info) => format!("{} {} ({})", info.kind().name(), info.name, info.effect),
         None => format!("an entry that is gone ({id})"),
     }
 }

@@ -238,7 +238,7 @@ fn gateways(view: &View, snapshot: &Snapshot) -> Vec<GatewayStatus> {
 
 fn resources(view: &View, eips: usize) -> std::collections::BTreeMap<String, u64> {
     let model = &view.model;
-    let entries = |kind| view.directory.entries().filter(|(_, info)| info.kind == kind).count();
+    let entries = |kind| view.directory.entries().filter(|(_, info)| info.kind() == kind).count();
     let vswitches = model.vpcs().iter().map(|vpc| vpc.vswitches.len()).sum();
     [
         ("vpc", model.vpcs().len()),

@@ -221,7 +221,7 @@ fn session(view: &View, joined: &Joined) -> Session {
         external: names::endpoint(row.protocol, row.external),
         peer: names::endpoint(row.protocol, row.peer),
         state: names::state(row.state).to_owned(),
-        entry: directory.entry(row.entry).map_or_else(|| "(gone)".to_owned(), |info| info.name.clone()),
+        entry: directory.entry(row.entry).map_or_else(|| "(gone)".to_owned(), |info| info.name.to_string()),
         gateway: directory.gateway(row.gateway).unwrap_or("(gone)").to_owned(),
         vpc: directory.vpc(row.vpc).unwrap_or("(gone)").to_owned(),
         bytes_out: row.bytes_out,

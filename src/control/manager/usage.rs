@@ -114,8 +114,8 @@ impl Manager {
                 let totals = self.totals_of(UsageKind::Entry)?;
                 let named = totals.iter().filter_map(|(index, total)| {
                     let info = directory.entry(EntryId(*index))?;
-                    let (table, gateway) = (info.kind.name().to_owned(), info.gateway.to_string());
-                    let row = row(by, info.name.clone(), total);
+                    let (table, gateway) = (info.kind().name().to_owned(), info.gateway.to_string());
+                    let row = row(by, info.name.to_string(), total);
                     Some(Usage { table: Some(table), gateway: Some(gateway), ..row })
                 });
                 named.collect()

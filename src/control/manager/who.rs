@@ -75,7 +75,7 @@ impl Manager {
                 began_at: "computed".to_owned(),
                 ended_at: None,
                 gateway: info.gateway.to_string(),
-                entry: info.name.clone(),
+                entry: info.name.to_string(),
             })
         });
         found.into_iter().collect()

@@ -291,7 +291,7 @@ impl Scribe {
         let origin = Arc::new(Origin {
             vpc: directory.vpc(row.vpc).map_or_else(gone, str::to_owned),
             gateway: directory.gateway(row.gateway).map_or_else(gone, str::to_owned),
-            entry: entry.map_or_else(gone, |info| info.name.clone()),
+            entry: entry.map_or_else(gone, |info| info.name.to_string()),
         });
         if entry.is_some() {
             self.origins.insert(row.entry, Arc::clone(&origin));
@@ -314,7 +314,7 @@ impl Scribe {
         let origin = Arc::new(Origin {
             vpc,
             gateway: entry.map_or_else(gone, |info| info.gateway.to_string()),
-            entry: entry.map_or_else(gone, |info| info.name.clone()),
+            entry: entry.map_or_else(gone, |info| info.name.to_string()),
         });
         if entry.is_some() {
             self.origins.insert(id, Arc::clone(&origin));

@@ -63,6 +63,8 @@ pub(super) struct Incremental {
     directory: Directory,
     numbers: HashMap<Id, EntryId>,
     next: u32,
+    /// Names of VPCs, gateways and plans.
+    names: HashMap<Id, Name>,
 }
 /// The name under which the compiler numbers a resource.
 pub(super) fn name(id: Id) -> Result<Name, String> {
@@ -77,6 +79,7 @@ impl Incremental {
             directory: Directory::default(),
             numbers: HashMap::new(),
             next: 0,
+            names: HashMap::new(),
         }
     }
 
@@ -156,11 +159,13 @@ impl Incremental {
         }
         let mut directory = self.directory.clone();
         self.give_numbers(changes, noted, &mut directory)?;
+        let earlier = noted.iter().filter_map(|(id, number)| Some((*id, (*number)?)));
+        let earlier: HashMap<Id, EntryId> = earlier.collect();
         for (address, entries) in &touched.addresses {
             let known = previous.eip(u32::from(*address)).filter(|_| !touched.frame);
             match (known, entries) {
                 (Some(known), Some(entries)) => {
-                    edit.put_eip(self.patched(inventory, known, *address, entries, noted)?);
+                    edit.put_eip(self.patched(inventory, known, *address, entries, &earlier)?);
                 }
                 _ => self.eip(inventory, *address, &mut edit)?,
             }
@@ -206,7 +211,7 @@ impl Incremental {
                 }
             }
             if let (Some(number), Some(resource)) = (self.numbers.get(&change.id), &change.after) {
-                directory.set_entry(*number, Some(info(resource)?));
+                directory.set_entry(*number, Some(info(resource, |gateway| self.name(gateway))?));
             }
         }
         Ok(())
@@ -226,24 +231,36 @@ impl Incremental {
         self.numbers.get(&id).copied().unwrap_or(EntryId(u32::MAX))
     }
 
-    fn vpc_index(&self, id: Id) -> Result<VpcIndex, String> {
-        Ok(self.compiler.vpc_index(&name(id)?))
+    /// The name of a VPC, gateway or plan. Every entry asks for some, so they are written once.
+    fn name(&mut self, id: Id) -> Result<Name, String> {
+        if let Some(known) = self.names.get(&id) {
+            return Ok(known.clone());
+        }
+        let name = name(id)?;
+        self.names.insert(id, name.clone());
+        Ok(name)
     }
 
-    fn gateway_index(&self, id: Id) -> Result<GatewayIndex, String> {
-        Ok(self.compiler.gateway_index(&name(id)?))
+    fn vpc_index(&mut self, id: Id) -> Result<VpcIndex, String> {
+        let name = self.name(id)?;
+        Ok(self.compiler.vpc_index(&name))
+    }
+
+    fn gateway_index(&mut self, id: Id) -> Result<GatewayIndex, String> {
+        let name = self.name(id)?;
+        Ok(self.compiler.gateway_index(&name))
     }
 
     /// An EIP of which some port forwards changed, and nothing else: it may have thousands of them.
     fn patched(
-        &self,
+        &mut self,
         inventory: &Inventory,
         known: &Eip,
         address: Ipv4Addr,
         entries: &BTreeSet<Id>,
-        noted: &[(Id, Option<EntryId>)],
+        earlier: &HashMap<Id, EntryId>,
     ) -> Result<Eip, String> {
-        let earlier = noted.iter().filter(|(id, _)| entries.contains(id)).filter_map(|(_, number)| *number);
+        let earlier = entries.iter().filter_map(|id| earlier.get(id).copied());
         let mut stale: Vec<EntryId> = earlier.chain(entries.iter().map(|id| self.number_of(*id))).collect();
         stale.sort_unstable();
         let mut forwards = Vec::with_capacity(known.forwards().len() + entries.len());
@@ -251,7 +268,8 @@ impl Incremental {
         forwards.extend(others.copied());
         for entry in entries.iter().filter_map(|id| inventory.dnat(*id)) {
             if entry.address == address {
-                forwards.extend(self.port_forward(inventory, entry, self.vpc_index(entry.vpc)?));
+                let vpc = self.vpc_index(entry.vpc)?;
+                forwards.extend(self.port_forward(inventory, entry, vpc));
             }
         }
         Ok(known.with_forwards(forwards))
@@ -287,7 +305,8 @@ impl Incremental {
         compiled.ping = eip.ping;
         compiled.bandwidth = eip.bandwidth;
         if let Some(plan) = eip.plan.and_then(|plan| inventory.bandwidth_plan(plan)) {
-            let index = self.compiler.plan_index(&name(plan.meta.id)?);
+            let name = self.name(plan.meta.id)?;
+            let index = self.compiler.plan_index(&name);
             compiled.plan = Some(index.ok_or("all numbers of plans were given; restart natgate")?);
             compiled.bandwidth = Some(plan.bandwidth);
         }

@@ -3,7 +3,7 @@
 use hashbrown::HashMap;
 use serde_json::{Map, Value};
 
-use super::words::{dnat_summary, snat_summary};
+use super::words;
 use crate::config::Name;
 use crate::config::units::format_rate;
 use crate::control::inventory::resource::Resource;
@@ -54,8 +54,8 @@ impl Words<'_> {
                 let bound = |gateway| format!("bound to {}", self.name(gateway));
                 eip.gateway.map_or_else(|| "not bound".to_owned(), bound)
             }
-            Resource::Dnat(entry) => dnat_summary(entry),
-            Resource::Snat(entry) => snat_summary(entry),
+            Resource::Dnat(entry) => words::dnat(entry).to_string(),
+            Resource::Snat(entry) => words::snat(entry).to_string(),
         }
     }
 
@@ -105,10 +105,7 @@ fn label(resource: &Resource) -> String {
     match resource {
         Resource::Eip(eip) => eip.address.to_string(),
         Resource::VSwitch(vswitch) => name().unwrap_or_else(|| vswitch.cidr.to_string()),
-        Resource::Dnat(entry) => name().unwrap_or_else(|| {
-            let summary = dnat_summary(entry);
-            summary.split(" -> ").next().unwrap_or_default().to_owned()
-        }),
+        Resource::Dnat(entry) => name().unwrap_or_else(|| words::dnat(entry).subject()),
         Resource::Snat(entry) => name().unwrap_or_else(|| entry.prefix.to_string()),
         Resource::Vpc(_) | Resource::Gateway(_) | Resource::Plan(_) => {
             name().unwrap_or_else(|| resource.id().to_string())

@@ -236,7 +236,18 @@ fn a_change_is_in_force_and_stays_after_a_restart() {
     let first = id(&bench, 1).unwrap();
     bench.ask(update("dnat", &web, json!({"private_ip": "10.0.9.9"}))).unwrap();
     assert_eq!(id(&bench, 1), Some(first));
-    assert!(bench.shelf.directory.lock().unwrap().entry(first).unwrap().summary.contains("10.0.9.9:80"));
+    assert!(
+        bench
+            .shelf
+            .directory
+            .lock()
+            .unwrap()
+            .entry(first)
+            .unwrap()
+            .effect
+            .to_string()
+            .contains("10.0.9.9:80")
+    );
     bench.ask(update("dnat", &web, json!({"public_port": 7}))).unwrap();
     assert_eq!(id(&bench, 1), None);
     assert_ne!(id(&bench, 7), Some(first));

@@ -1,44 +1,35 @@
 //! Entries in words: what sessions, counters and differences call them.
 
-use super::compile::name;
-use crate::config::{EntryInfo, EntryKind, Forward, Name};
+use std::sync::Arc;
+
+use crate::config::{Effect, EntryInfo, Name};
+use crate::control::inventory::Id;
 use crate::control::inventory::resource::{Dnat, Resource, Snat};
 
 /// What an entry is to people.
-pub(super) fn info(resource: &Resource) -> Result<EntryInfo, String> {
-    let label = resource.meta().name.as_ref().map_or_else(|| resource.id().to_string(), Name::to_string);
-    Ok(match resource {
-        Resource::Snat(entry) => EntryInfo {
-            kind: EntryKind::Snat,
-            name: label,
-            gateway: name(entry.gateway)?,
-            summary: snat_summary(entry),
-        },
-        Resource::Dnat(entry) => EntryInfo {
-            kind: EntryKind::Dnat,
-            name: label,
-            gateway: name(entry.gateway)?,
-            summary: dnat_summary(entry),
-        },
+///
+/// # Errors
+/// It is no entry, or its gateway has no name.
+pub(super) fn info(
+    resource: &Resource,
+    name_of: impl FnOnce(Id) -> Result<Name, String>,
+) -> Result<EntryInfo, String> {
+    let name = resource.meta().name.as_ref();
+    let name = name.map_or_else(|| resource.id().to_string().into(), |name| Arc::clone(name.shared()));
+    let (gateway, effect) = match resource {
+        Resource::Dnat(entry) => (entry.gateway, dnat(entry)),
+        Resource::Snat(entry) => (entry.gateway, snat(entry)),
         other => return Err(format!("{} is no entry", other.id())),
-    })
+    };
+    Ok(EntryInfo { name, gateway: name_of(gateway)?, effect })
 }
 
-/// What an SNAT entry does, in a line.
-pub(super) fn snat_summary(entry: &Snat) -> String {
-    let eips: Vec<_> = entry.eips.iter().map(|(_, address)| address.to_string()).collect();
-    format!("{} -> {}", entry.prefix, eips.join(", "))
+/// What a DNAT entry does.
+pub(super) fn dnat(entry: &Dnat) -> Effect {
+    Effect::Dnat { eip: entry.address, private_ip: entry.private_ip, forward: entry.forward }
 }
 
-/// What a DNAT entry does, in a line.
-pub(super) fn dnat_summary(entry: &Dnat) -> String {
-    let Forward::Ports { protocol, public, private_first } = entry.forward else {
-        return format!("{} -> {}", entry.address, entry.private_ip);
-    };
-    let ports = |first: u16, last: u16| {
-        if first == last { first.to_string() } else { format!("{first}/{last}") }
-    };
-    let private = ports(private_first, private_first + (public.last - public.first));
-    let public = ports(public.first, public.last);
-    format!("{}:{public} {protocol} -> {}:{private}", entry.address, entry.private_ip)
+/// What an SNAT entry does.
+pub(super) fn snat(entry: &Snat) -> Effect {
+    Effect::Snat { source: entry.prefix, eips: entry.eips.iter().map(|(_, address)| *address).collect() }
 }
