@@ -3,20 +3,17 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use crate::common::daemon::{Gateway, Namespace, PORTS};
+use crate::common::daemon::Site;
 use crate::common::need_root;
 use natgate::base::rng::Rng;
 use serde_json::Value;
 
-const CONFIGURATION: &str = r#"
-[system]
-workers = 1
+const SETTINGS: &str = r#"
 sessions = 1024
-control = "DIRECTORY/natgate.sock"
 log = "warn"
 [store]
 path = "DIRECTORY/natgate.redb"
@@ -69,54 +66,21 @@ source = "vpc"
 eips = ["203.0.113.17"]
 "#;
 
-struct Bench {
-    namespace: Namespace,
-    directory: PathBuf,
-    gateway: Option<Gateway>,
+fn started(name: &str) -> Site {
+    let mut bench = Site::new(name, SETTINGS);
+    bench.start();
+    bench
 }
 
-impl Bench {
-    fn new(name: &str) -> Self {
-        let namespace = Namespace::new(name);
-        let directory =
-            PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&directory);
-        fs::create_dir_all(&directory).expect("a directory");
-        let text = CONFIGURATION.replace("DIRECTORY", directory.to_str().expect("UTF-8")) + PORTS;
-        fs::write(directory.join("natgate.toml"), text).expect("a configuration");
-        let gateway = Some(Gateway::start(&namespace, &directory));
-        Self { namespace, directory, gateway }
-    }
-
-    fn kill(&mut self) {
-        self.gateway.take().expect("a gateway").kill();
-    }
-
-    fn start(&mut self) {
-        self.gateway = Some(Gateway::start(&self.namespace, &self.directory));
-    }
-
+impl Site {
     /// A gateway that has nothing yet.
     fn start_anew(&mut self) {
-        fs::remove_file(self.directory.join("natgate.redb")).expect("the store");
+        fs::remove_file(self.path("natgate.redb")).expect("the store");
         self.start();
     }
 
-    fn file(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.directory.join(name);
-        fs::write(&path, text).expect("a file");
-        path
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_natgate"));
-        command.args(arguments).env("NATGATE_SOCKET", self.directory.join("natgate.sock"));
-        command.stdin(Stdio::null());
-        command
-    }
-
     fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().expect("natgate")
+        self.natgate(arguments).output().expect("natgate")
     }
 
     #[track_caller]
@@ -148,19 +112,8 @@ impl Bench {
     }
 }
 
-impl Drop for Bench {
-    fn drop(&mut self) {
-        drop(self.gateway.take());
-        if std::thread::panicking() {
-            let log = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
-            eprintln!("the gateway's log:\n{log}");
-        }
-        let _ = fs::remove_dir_all(&self.directory);
-    }
-}
-
-fn path_of(bench: &Bench, name: &str) -> String {
-    bench.directory.join(name).to_str().expect("UTF-8").to_owned()
+fn path_of(bench: &Site, name: &str) -> String {
+    bench.path(name).to_str().expect("UTF-8").to_owned()
 }
 
 fn eventually(mut is_so: impl FnMut() -> bool) -> bool {
@@ -175,7 +128,7 @@ fn eventually(mut is_so: impl FnMut() -> bool) -> bool {
 #[test]
 fn a_file_is_applied_exported_and_applied_again() {
     need_root!();
-    let mut bench = Bench::new("apply-file");
+    let mut bench = started("apply-file");
     let path = bench.file("all.toml", FILE);
     let shown = "\
 + vpc prod: 10.0.0.0/16
@@ -207,8 +160,8 @@ fn a_file_is_applied_exported_and_applied_again() {
     let unchanged = "nothing has changed; generation 3 stays in force\n";
     assert_eq!(bench.apply(&path, &[]), unchanged);
     let exported = bench.export();
-    let toml = bench.directory.join("export.toml");
-    let json = bench.directory.join("export.json");
+    let toml = bench.path("export.toml");
+    let json = bench.path("export.json");
     bench.ok(&["export", toml.to_str().expect("UTF-8")]);
     bench.ok(&["export", json.to_str().expect("UTF-8")]);
     assert_eq!(fs::read_to_string(&toml).expect("a file"), exported);
@@ -233,7 +186,7 @@ fn a_file_is_applied_exported_and_applied_again() {
     let other = FILE.replace("10.0.1.10", "10.0.1.20");
     let other = &other[..other.find("[[snat]]").expect("an entry")];
     let mut child =
-        bench.command(&["apply", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("natgate");
+        bench.natgate(&["apply", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("natgate");
     child.stdin.take().expect("its input").write_all(other.as_bytes()).expect("to write");
     let text = String::from_utf8(child.wait_with_output().expect("natgate").stdout).expect("UTF-8");
     let expected = "~ dnat site: private_ip 10.0.1.10 -> 10.0.1.20\n- snat all: 10.0.0.0/16 -> 203.0.113.17\n\
@@ -245,7 +198,7 @@ fn a_file_is_applied_exported_and_applied_again() {
 #[test]
 fn a_file_that_breaks_rules_changes_nothing_and_all_of_them_are_told() {
     need_root!();
-    let bench = Bench::new("apply-wrong");
+    let bench = started("apply-wrong");
     let path = bench.file("all.toml", FILE);
     bench.apply(&path, &[]);
     let before = bench.export();
@@ -286,7 +239,7 @@ fn a_file_that_breaks_rules_changes_nothing_and_all_of_them_are_told() {
     let key: Value = serde_json::from_str(&key).expect("JSON");
     let as_viewer = |secret: &str| {
         let path = path_of(&bench, "all.toml");
-        let output = bench.command(&["apply", &path]).env("NATGATE_KEY", secret).output().expect("natgate");
+        let output = bench.natgate(&["apply", &path]).env("NATGATE_KEY", secret).output().expect("natgate");
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         String::from_utf8(output.stderr).expect("UTF-8")
     };
@@ -300,7 +253,7 @@ fn a_file_that_breaks_rules_changes_nothing_and_all_of_them_are_told() {
 #[test]
 fn an_apply_on_trial_is_taken_back_unless_it_is_confirmed() {
     need_root!();
-    let mut bench = Bench::new("apply-trial");
+    let mut bench = started("apply-trial");
     let path = bench.file("all.toml", FILE);
     bench.apply(&path, &[]);
     let before = bench.export();
@@ -368,7 +321,7 @@ fn an_apply_on_trial_is_taken_back_unless_it_is_confirmed() {
 #[test]
 fn a_trial_without_a_way_back_says_so_and_is_confirmed() {
     need_root!();
-    let mut bench = Bench::new("apply-stuck");
+    let mut bench = started("apply-stuck");
     let path = bench.file("all.toml", FILE);
     let more = bench.file("more.toml", &format!("{FILE}\n[[eip]]\naddress = \"203.0.113.30\"\n"));
     bench.apply(&more, &[]);
@@ -376,11 +329,11 @@ fn a_trial_without_a_way_back_says_so_and_is_confirmed() {
     let after = bench.export();
     bench.kill();
     // The address that it would have to take back has gone from the public range meanwhile.
-    let configuration = bench.directory.join("natgate.toml");
+    let configuration = bench.path("natgate.toml");
     let text = fs::read_to_string(&configuration).expect("a configuration");
     fs::write(&configuration, text.replace("203.0.113.16/28", "203.0.113.16/29")).expect("to write");
     bench.start();
-    let log = || fs::read_to_string(bench.directory.join("log")).unwrap_or_default();
+    let log = || fs::read_to_string(bench.path("log")).unwrap_or_default();
     assert!(eventually(|| log().contains("cannot be taken back")), "{}", log());
     let said = bench.refused(&["rollback"], 1);
     assert!(
@@ -396,7 +349,7 @@ fn a_trial_without_a_way_back_says_so_and_is_confirmed() {
 #[test]
 fn a_gateway_killed_in_the_middle_of_an_apply_has_all_of_it_or_nothing() {
     need_root!();
-    let mut bench = Bench::new("apply-kill");
+    let mut bench = started("apply-kill");
     let entries = |host: u8| {
         let mut text = FILE[..FILE.find("[[dnat]]").expect("an entry")].to_owned();
         for port in 1..=2000 {
@@ -416,7 +369,7 @@ fn a_gateway_killed_in_the_middle_of_an_apply_has_all_of_it_or_nothing() {
     let mut rng = Rng::from_system().expect("random numbers");
     let (mut now, mut changed) = (0, 0);
     for round in 0..8 {
-        let mut command = bench.command(&["apply", files[1 - now].to_str().expect("UTF-8")]);
+        let mut command = bench.natgate(&["apply", files[1 - now].to_str().expect("UTF-8")]);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("natgate");
         std::thread::sleep(Duration::from_millis(u64::from(rng.below(250))));
         bench.kill();
@@ -435,11 +388,11 @@ fn a_gateway_killed_in_the_middle_of_an_apply_has_all_of_it_or_nothing() {
 #[test]
 fn on_a_terminal_it_asks_first() {
     need_root!();
-    let bench = Bench::new("apply-asks");
+    let bench = started("apply-asks");
     let path = bench.file("all.toml", FILE);
     let on_terminal = |arguments: &str, answer: &str| {
         let natgate = env!("CARGO_BIN_EXE_natgate");
-        let socket = bench.directory.join("natgate.sock");
+        let socket = bench.path("natgate.sock");
         let line = format!("{natgate} apply {} {arguments} --socket {}", path.display(), socket.display());
         let mut child = Command::new("script")
             .args(["--quiet", "--return", "--command", &line, "/dev/null"])
@@ -470,7 +423,7 @@ fn on_a_terminal_it_asks_first() {
 #[test]
 fn eips_share_a_bandwidth_plan() {
     need_root!();
-    let bench = Bench::new("apply-plan");
+    let bench = started("apply-plan");
     let file = FILE.replace(
         "[[eip]]\naddress = \"203.0.113.16\"",
         "[[plan]]\nname = \"shared\"\nbandwidth = \"100Mbps\"\n\n[[eip]]\nplan = \"shared\"\naddress = \"203.0.113.16\"",

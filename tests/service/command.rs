@@ -11,6 +11,8 @@ use etherparse::{ArpHardwareId, ArpOperation, ArpPacket, EtherType, PacketBuilde
 use etherparse::{NetSlice, TransportSlice};
 use pcap_file::pcap::{PcapPacket, PcapReader, PcapWriter};
 
+use crate::common::daemon::NETWORK;
+
 const WAN: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const LAN: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const HOST: [u8; 6] = [2, 0, 0, 0, 0, 0x10];
@@ -84,19 +86,7 @@ mac = "02:00:00:00:00:02"
 port = "wan"
 address = "198.51.100.1/24"
 public = ["203.0.113.16/28"]
-[[vpc]]
-name = "prod"
-cidr = "10.0.0.0/16"
-[[vpc.vswitch]]
-name = "web"
-cidr = "10.0.1.0/24"
-port = "lan"
-address = "10.0.1.1"
-[[gateway]]
-name = "gw1"
-vpc = "prod"
-vswitch = "web"
-[[eip]]
+{NETWORK}[[eip]]
 address = "203.0.113.17"
 gateway = "gw1"
 {entries}

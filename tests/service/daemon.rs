@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use crate::common::daemon::{NETWORK, Namespace};
 use crate::common::{self, need_root};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -24,35 +25,22 @@ protocol = "TCP"
 "#;
 
 /// A namespace with two ports, and a directory. Both are gone at its end.
-struct Site {
-    namespace: String,
+struct Service {
+    namespace: Namespace,
     directory: PathBuf,
     notified: UnixDatagram,
 }
 
-impl Site {
+impl Service {
     fn new(name: &str) -> Self {
-        let namespace = format!("ng-control-{name}-{}", std::process::id());
-        let directory = std::env::temp_dir().join(&namespace);
+        // Where others than root may come to.
+        let directory = std::env::temp_dir().join(format!("natgate-{name}-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
         let notified = UnixDatagram::bind(directory.join("notify")).unwrap();
         notified.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let site = Self { namespace, directory, notified };
-        Self::ip(&["netns", "add", &site.namespace]);
-        for port in ["wan", "lan"] {
-            let peer = format!("{port}-peer");
-            Self::ip(&["-n", &site.namespace, "link", "add", port, "type", "veth", "peer", "name", &peer]);
-            for end in [port, &peer] {
-                Self::ip(&["-n", &site.namespace, "link", "set", end, "up"]);
-            }
-        }
+        let site = Self { namespace: Namespace::new(name), directory, notified };
         site.configure("");
         site
-    }
-
-    fn ip(arguments: &[&str]) {
-        let output = Command::new("ip").args(arguments).output().unwrap();
-        assert!(output.status.success(), "ip {arguments:?}: {output:?}");
     }
 
     fn configure(&self, entries: &str) {
@@ -72,19 +60,7 @@ device = "lan"
 port = "wan"
 address = "198.51.100.1/24"
 public = ["203.0.113.16/28"]
-[[vpc]]
-name = "prod"
-cidr = "10.0.0.0/16"
-[[vpc.vswitch]]
-name = "web"
-cidr = "10.0.1.0/24"
-port = "lan"
-address = "10.0.1.1"
-[[gateway]]
-name = "gw1"
-vpc = "prod"
-vswitch = "web"
-[[eip]]
+{NETWORK}[[eip]]
 address = "203.0.113.16"
 gateway = "gw1"
 {entries}"#,
@@ -102,9 +78,12 @@ gateway = "gw1"
     }
 
     fn natgate(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.namespace, env!("CARGO_BIN_EXE_natgate")]).args(arguments);
-        command.env("NATGATE_SOCKET", self.socket()).env_remove("NOTIFY_SOCKET").stdin(Stdio::null());
+        let mut command = self.namespace.command(env!("CARGO_BIN_EXE_natgate"));
+        command
+            .args(arguments)
+            .env("NATGATE_SOCKET", self.socket())
+            .env_remove("NOTIFY_SOCKET")
+            .stdin(Stdio::null());
         command
     }
 
@@ -143,9 +122,8 @@ gateway = "gw1"
     }
 }
 
-impl Drop for Site {
+impl Drop for Service {
     fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "del", &self.namespace]).status();
         let _ = fs::remove_dir_all(&self.directory);
     }
 }
@@ -201,7 +179,7 @@ fn it_needs_no_more_than_the_unit_gives_it() {
         value("AmbientCapabilities").split(' ').map(|name| name.trim_start_matches("CAP_").to_lowercase());
     let capabilities = names.map(|name| format!("+{name}")).collect::<Vec<_>>().join(",");
     for backend in ["af_packet", "af_xdp"] {
-        let site = Site::new(&format!("user-{backend}"));
+        let site = Service::new(&format!("user-{backend}"));
         let port = |name: &str| format!("device = \"{name}\"\n");
         let mut text = fs::read_to_string(site.config()).unwrap();
         for name in ["wan", "lan"] {
@@ -214,9 +192,9 @@ fn it_needs_no_more_than_the_unit_gives_it() {
         for path in [site.directory.clone(), site.directory.join("notify")] {
             std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
         }
-        let mut command = Command::new("ip");
+        let mut command = site.namespace.command("setpriv");
         command
-            .args(["netns", "exec", &site.namespace, "setpriv", "--clear-groups", "--no-new-privs"])
+            .args(["--clear-groups", "--no-new-privs"])
             .args([format!("--reuid={NOBODY}"), format!("--regid={NOBODY}")])
             .args([format!("--inh-caps={capabilities}"), format!("--ambient-caps={capabilities}")])
             .arg(format!("--bounding-set=-all,{capabilities}"))
@@ -240,7 +218,7 @@ fn it_needs_no_more_than_the_unit_gives_it() {
 #[test]
 fn the_watchdog_is_fed_while_workers_turn() {
     need_root!();
-    let site = Site::new("watchdog");
+    let site = Service::new("watchdog");
     let mut command = site.run();
     command.env("NOTIFY_SOCKET", site.directory.join("notify")).env("WATCHDOG_USEC", "400000");
     let gateway = Gateway(Some(command.stderr(Stdio::piped()).spawn().unwrap()));
@@ -257,7 +235,7 @@ fn the_watchdog_is_fed_while_workers_turn() {
 #[test]
 fn a_service_from_start_to_end() {
     need_root!();
-    let site = Site::new("life");
+    let site = Service::new("life");
     let gateway = site.start();
 
     let status = site.json(&["status", "--json"]);
@@ -321,7 +299,7 @@ fn a_service_from_start_to_end() {
 #[test]
 fn a_second_gateway_is_refused_and_a_killed_one_is_replaced() {
     need_root!();
-    let site = Site::new("second");
+    let site = Service::new("second");
     let mut first = site.start();
     let second = site.run().output().unwrap();
     assert_eq!(second.status.code(), Some(1));
@@ -343,7 +321,7 @@ fn a_second_gateway_is_refused_and_a_killed_one_is_replaced() {
 #[test]
 fn only_root_may_manage_it() {
     need_root!();
-    let site = Site::new("peer");
+    let site = Service::new("peer");
     let gateway = site.start();
     assert_eq!(fs::metadata(site.socket()).unwrap().permissions().mode() & 0o777, 0o600);
     let as_nobody = || {
@@ -370,7 +348,7 @@ fn only_root_may_manage_it() {
 #[test]
 fn clients_that_leave_or_misbehave_harm_nobody() {
     need_root!();
-    let site = Site::new("clients");
+    let site = Service::new("clients");
     let gateway = site.start();
     // A trace whose client is killed makes way for the next. No packet of this protocol will come to end it.
     let endless = ["trace", "--protocol", "253"];

@@ -6,52 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::common::daemon::{Gateway, Namespace, PORTS};
+use crate::common::daemon::{NETWORK, Site};
 use crate::common::need_root;
 use natgate::base::time::Clock;
 use serde_json::Value;
 
 const FLOWS: usize = 300;
 
-struct Bench {
-    namespace: Namespace,
-    directory: PathBuf,
-    gateway: Option<Gateway>,
-}
-
-impl Bench {
-    fn new(name: &str, settings: &str) -> Self {
-        let namespace = Namespace::new(name);
-        assert!(namespace.command("ip").args(["link", "set", "lo", "up"]).status().expect("ip").success());
-        let directory =
-            PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&directory);
-        fs::create_dir_all(&directory).expect("a directory");
-        let here = directory.display();
-        let text = format!(
-            r#"
-[system]
-workers = 1
-control = "{here}/natgate.sock"
-[timeouts]
-udp = "10s"
-[session_log]
-file = "{here}/sessions.jsonl"
-index = "{here}/index"
-{settings}
-{PORTS}
-[[vpc]]
-name = "prod"
-cidr = "10.0.0.0/16"
-[[vpc.vswitch]]
-name = "web"
-cidr = "10.0.1.0/24"
-port = "lan"
-address = "10.0.1.1"
-[[gateway]]
-name = "gw1"
-vpc = "prod"
-vswitch = "web"
+/// Entries on either way.
+const ENTRIES: &str = r#"
 [[eip]]
 address = "203.0.113.16"
 gateway = "gw1"
@@ -71,22 +34,21 @@ name = "all"
 gateway = "gw1"
 source = "vpc"
 eips = ["203.0.113.16"]
-"#
-        );
-        fs::write(directory.join("natgate.toml"), text).expect("a configuration");
-        Self { namespace, directory, gateway: None }
-    }
+"#;
 
+/// A place for a gateway that logs its sessions. `settings` are those of the log.
+fn logging(name: &str, settings: &str) -> Site {
+    let log = "[timeouts]\nudp = \"10s\"\n[session_log]\nfile = \"DIRECTORY/sessions.jsonl\"\nindex = \"DIRECTORY/index\"\n";
+    Site::new(name, &[log, settings, NETWORK, ENTRIES].concat())
+}
+
+impl Site {
     /// Changes the configuration before the start.
     fn edit(&self, from: &str, to: &str) {
-        let path = self.directory.join("natgate.toml");
+        let path = self.path("natgate.toml");
         let text = fs::read_to_string(&path).expect("a configuration");
         assert!(text.contains(from), "{from}");
         fs::write(path, text.replace(from, to)).expect("a configuration");
-    }
-
-    fn start(&mut self) {
-        self.gateway = Some(Gateway::start(&self.namespace, &self.directory));
     }
 
     /// Flows through the gateway, one packet each and the answer if it is translated back.
@@ -116,7 +78,7 @@ eips = ["203.0.113.16"]
     }
 
     fn lines(&self) -> Vec<Value> {
-        let text = fs::read_to_string(self.directory.join("sessions.jsonl")).unwrap_or_default();
+        let text = fs::read_to_string(self.path("sessions.jsonl")).unwrap_or_default();
         text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
     }
 
@@ -134,7 +96,7 @@ eips = ["203.0.113.16"]
     fn who_has(&self, external: &str, at: Option<&str>) -> Vec<Value> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_natgate"));
         let external = format!("{external}/udp");
-        command.args(["who", &external, "--json", "--socket"]).arg(self.directory.join("natgate.sock"));
+        command.args(["who", &external, "--json", "--socket"]).arg(self.path("natgate.sock"));
         if let Some(at) = at {
             command.args(["--at", at]);
         }
@@ -182,9 +144,9 @@ fn tshark(capture: &Path, arguments: &[&str], fields: &[&str]) -> Vec<Vec<String
 struct Capture(Child, PathBuf);
 
 impl Capture {
-    fn start(bench: &Bench, filter: &str) -> Self {
-        let path = bench.directory.join("lo.pcap");
-        let log = bench.directory.join("tcpdump.log");
+    fn start(bench: &Site, filter: &str) -> Self {
+        let path = bench.path("lo.pcap");
+        let log = bench.path("tcpdump.log");
         let mut command = bench.namespace.command("tcpdump");
         // Segments on the loopback device are as long as can be: all of them is wanted.
         command
@@ -222,7 +184,7 @@ impl Drop for Capture {
 #[test]
 fn every_session_is_told_to_every_place() {
     need_root!();
-    let mut bench = Bench::new("log", "syslog = \"127.0.0.1:514\"\nipfix = \"127.0.0.1:4739\"");
+    let mut bench = logging("log", "syslog = \"127.0.0.1:514\"\nipfix = \"127.0.0.1:4739\"");
     let capture = Capture::start(&bench, "udp");
     bench.start();
     bench.flows_out();
@@ -314,19 +276,18 @@ fn every_session_is_told_to_every_place() {
 #[test]
 fn the_log_is_rotated_by_its_name_and_survives_the_end() {
     need_root!();
-    let mut bench = Bench::new("logend", "events = 1024");
+    let mut bench = logging("logend", "events = 1024");
     bench.start();
     bench.flows_out();
     wait_for("the beginning of all sessions", || bench.count("created", "snat") == FLOWS);
     let line = bench.lines().into_iter().find(|line| line["kind"] == "snat").expect("a session");
-    fs::rename(bench.directory.join("sessions.jsonl"), bench.directory.join("sessions.1"))
-        .expect("to rename");
-    wait_for("a file of the name", || bench.directory.join("sessions.jsonl").exists());
+    fs::rename(bench.path("sessions.jsonl"), bench.path("sessions.1")).expect("to rename");
+    wait_for("a file of the name", || bench.path("sessions.jsonl").exists());
 
     // Killed in the middle: what is found in the index stays there, and ends at the next start.
     let then = text(&line["time"]);
     wait_for("the index", || bench.who(&line, Some(&then)).len() == 1);
-    bench.gateway.take().expect("a gateway").kill();
+    bench.kill();
     bench.start();
     wait_for("the start", || bench.lines().iter().any(|line| line["event"] == "started"));
     let started =
@@ -337,7 +298,7 @@ fn the_log_is_rotated_by_its_name_and_survives_the_end() {
     assert!(text(&owners[0]["ended_at"]) <= started, "{owners:?} and {started}");
 
     bench.flows_out();
-    bench.gateway.take().expect("a gateway").stop();
+    bench.stop();
     let lines = bench.lines();
     assert_eq!(lines.last().expect("a line")["event"], "stopped", "{lines:?}");
     // More began than the ring holds, at a rate that it is emptied at: nothing is missing.
@@ -369,9 +330,9 @@ while True:
 struct Collector(Child);
 
 impl Collector {
-    fn start(bench: &Bench, port: u16, name: &str) -> Self {
+    fn start(bench: &Site, port: u16, name: &str) -> Self {
         let mut command = bench.namespace.command("python3");
-        command.args(["-c", COLLECTOR, &port.to_string()]).arg(bench.directory.join(name));
+        command.args(["-c", COLLECTOR, &port.to_string()]).arg(bench.path(name));
         Self(command.spawn().expect("python3"))
     }
 }
@@ -400,13 +361,13 @@ fn counted(mut bytes: &[u8]) -> Vec<String> {
 fn by_tcp_nothing_is_missing_though_collectors_come_late_and_hang_up() {
     need_root!();
     let settings = "syslog = \"tcp://127.0.0.1:601\"\nipfix = \"tcp://127.0.0.1:4739\"";
-    let mut bench = Bench::new("logtcp", settings);
+    let mut bench = logging("logtcp", settings);
     let capture = Capture::start(&bench, "tcp port 4739");
     bench.start();
     bench.flows_out();
     wait_for("the beginning of all sessions", || bench.count("created", "snat") == FLOWS);
     let _collectors = [Collector::start(&bench, 601, "syslog"), Collector::start(&bench, 4739, "ipfix")];
-    let file = |name: &str| fs::read(bench.directory.join(name)).unwrap_or_default();
+    let file = |name: &str| fs::read(bench.path(name)).unwrap_or_default();
     wait_for("the end of all sessions", || bench.count("ended", "snat") == FLOWS);
     let expected: BTreeSet<_> = bench
         .lines()
@@ -445,7 +406,7 @@ fn by_tcp_nothing_is_missing_though_collectors_come_late_and_hang_up() {
     ];
     let mut exported = BTreeSet::new();
     wait_for("everything by IPFIX", || file("ipfix.2").len() > 100);
-    bench.gateway.take().expect("a gateway").stop();
+    bench.stop();
     let capture = capture.finish();
     let packets = tshark(&capture, &["-d", "tcp.port==4739,cflow", "-Y", "cflow"], &fields);
     let mut streams = BTreeMap::<String, u64>::new();
@@ -476,7 +437,7 @@ const SNAT: &str = "source = \"vpc\"\neips = [\"203.0.113.16\"]";
 #[test]
 fn blocks_are_told_instead_of_sessions() {
     need_root!();
-    let mut bench = Bench::new("logblocks", "ipfix = \"127.0.0.1:4739\"");
+    let mut bench = logging("logblocks", "ipfix = \"127.0.0.1:4739\"");
     bench.edit(SNAT, &format!("{SNAT}\nports = \"1024/65535\"\nport_blocks = 64"));
     let capture = Capture::start(&bench, "udp port 4739");
     bench.start();
@@ -531,7 +492,7 @@ fn blocks_are_told_instead_of_sessions() {
 #[test]
 fn deterministic_owners_are_computed_and_nothing_is_logged() {
     need_root!();
-    let mut bench = Bench::new("logcomputed", "");
+    let mut bench = logging("logcomputed", "");
     bench.edit(
         SNAT,
         "source = \"10.0.1.16/28\"\neips = [\"203.0.113.16\"]\nports = \"1024/65535\"\nport_blocks = 4000\ndeterministic = true",
@@ -548,7 +509,7 @@ fn deterministic_owners_are_computed_and_nothing_is_logged() {
     // Beyond the last block, and on another EIP, it is looked for in the index.
     assert!(bench.who_has("203.0.113.16:65100", None).is_empty());
     assert!(bench.who_has("203.0.113.17:1024", None).is_empty());
-    bench.gateway.take().expect("a gateway").stop();
+    bench.stop();
     let events: BTreeSet<_> = bench.lines().iter().map(|line| text(&line["event"])).collect();
     assert_eq!(events, ["started", "stopped"].map(str::to_owned).into());
 }
@@ -556,7 +517,7 @@ fn deterministic_owners_are_computed_and_nothing_is_logged() {
 #[test]
 fn what_the_index_tells_of_a_time_comes_before_what_is_computed() {
     need_root!();
-    let mut bench = Bench::new("logbefore", "");
+    let mut bench = logging("logbefore", "");
     let blocks = format!("{SNAT}\nports = \"1024/65535\"\nport_blocks = 64");
     bench.edit(SNAT, &blocks);
     bench.start();
@@ -566,7 +527,7 @@ fn what_the_index_tells_of_a_time_comes_before_what_is_computed() {
     let block = allocated().expect("a block");
     let (endpoint, time) = (format!("203.0.113.16:{}", block["first_port"]), text(&block["time"]));
     wait_for("the block in the index", || !bench.who_has(&endpoint, Some(&time)).is_empty());
-    bench.gateway.take().expect("a gateway").stop();
+    bench.stop();
 
     bench.edit(
         &blocks,
@@ -580,5 +541,5 @@ fn what_the_index_tells_of_a_time_comes_before_what_is_computed() {
     for at in [None, Some("2001-01-01T00:00:00Z")] {
         assert_eq!(bench.who_has(&endpoint, at)[0]["began_at"], "computed");
     }
-    bench.gateway.take().expect("a gateway").stop();
+    bench.stop();
 }

@@ -3,12 +3,11 @@
 //! `NATGATE_KILLS` says how often it is killed.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use crate::common::daemon::{Gateway, Namespace, PORTS};
+use crate::common::daemon::Site;
 use crate::common::need_root;
 use natgate::base::rng::Rng;
 use natgate::control::client::{Client, ClientError};
@@ -155,33 +154,14 @@ fn judge(account: &Account, found: &Resources) -> Result<(), String> {
     Err(format!("on its way: {:?}\nmore: {more:?}\nless: {less:?}\nchanged: {changed:?}", account.on_its_way))
 }
 
-const CONFIGURATION: &str = r#"
-[system]
-workers = 1
-sessions = 1024
-control = "DIRECTORY/natgate.sock"
-log = "warn"
-[store]
-path = "DIRECTORY/natgate.redb"
-"#;
-
-fn scratch() -> PathBuf {
-    let directory = PathBuf::from(format!("/tmp/natgate-store-{}", std::process::id()));
-    let _ = fs::remove_dir_all(&directory);
-    fs::create_dir_all(&directory).expect("a directory");
-    let text = CONFIGURATION.replace("DIRECTORY", directory.to_str().expect("a path")) + PORTS;
-    fs::write(directory.join("natgate.toml"), text).expect("a configuration");
-    directory
-}
-
 #[test]
 fn a_killed_gateway_has_all_that_was_acknowledged_and_nothing_by_half() {
     need_root!();
     let kills: u64 = std::env::var("NATGATE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(24);
-    let namespace = Namespace::new("store");
-    let directory = scratch();
-    let mut gateway = Gateway::start(&namespace, &directory);
-    let mut first = client(&directory).expect("a client");
+    let mut site =
+        Site::new("store", "sessions = 1024\nlog = \"warn\"\n[store]\npath = \"DIRECTORY/natgate.redb\"\n");
+    site.start();
+    let mut first = client(&site.directory).expect("a client");
     for (kind, body) in [
         ("vpc", json!({"name": "prod", "cidr": "10.0.0.0/16"})),
         (
@@ -193,6 +173,7 @@ fn a_killed_gateway_has_all_that_was_acknowledged_and_nothing_by_half() {
         change(&mut first, request(ChangeAction::Create, kind, None, body)).expect("a resource");
     }
     drop(first);
+    let directory = site.directory.clone();
     let mut states: Vec<Resources> = vec![Resources::new(); CLIENTS];
     let mut rng = Rng::from_system().expect("random numbers");
     let (mut made, mut unsure) = (0, 0);
@@ -207,10 +188,10 @@ fn a_killed_gateway_has_all_that_was_acknowledged_and_nothing_by_half() {
                 })
                 .collect();
             std::thread::sleep(Duration::from_micros(u64::from(rng.below(120_000))));
-            gateway.kill();
+            site.kill();
             clients.into_iter().map(|client| client.join().expect("a client")).collect()
         });
-        gateway = Gateway::start(&namespace, &directory);
+        site.start();
         let eips = list(&directory, "eip").expect("EIPs");
         let entries = list(&directory, "dnat").expect("entries");
         for (number, account) in accounts.iter().enumerate() {
@@ -233,6 +214,4 @@ fn a_killed_gateway_has_all_that_was_acknowledged_and_nothing_by_half() {
         assert_eq!(owned, eips.len() + entries.len(), "something is nobody's");
     }
     println!("killed {kills} times; of {made} clients, {unsure} found a change that was not acknowledged");
-    drop(gateway);
-    let _ = fs::remove_dir_all(&directory);
 }

@@ -1,20 +1,20 @@
 //! A gateway with its API, and ways to ask it.
 
-use std::fs;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::common::daemon::{Gateway, Namespace, PORTS};
+use crate::common::daemon::Site;
 
-/// A gateway with a store and an API on a Unix socket and on TCP with TLS.
-pub struct Bench {
-    pub namespace: Namespace,
-    pub directory: PathBuf,
-    pub gateway: Option<Gateway>,
-}
+const SETTINGS: &str = r#"
+[store]
+path = "DIRECTORY/natgate.redb"
+[api]
+listen = "127.0.0.1:8443"
+tls_certificate = "DIRECTORY/cert.pem"
+tls_key = "DIRECTORY/key.pem"
+"#;
 
 /// What the API said.
 #[derive(Debug)]
@@ -42,66 +42,48 @@ impl Reply {
     }
 }
 
-impl Bench {
-    pub fn new(name: &str) -> Self {
-        let namespace = Namespace::new(name);
-        assert!(namespace.command("ip").args(["link", "set", "lo", "up"]).status().expect("ip").success());
-        let directory =
-            PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&directory);
-        fs::create_dir_all(&directory).expect("a directory");
-        let made = Command::new("openssl")
-            .args([
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:prime256v1",
-                "-nodes",
-                "-days",
-                "2",
-            ])
-            .args([
-                "-subj",
-                "/CN=natgate",
-                "-addext",
-                "subjectAltName=IP:127.0.0.1",
-                "-keyout",
-                "key.pem",
-                "-out",
-            ])
-            .arg("cert.pem")
-            .current_dir(&directory)
-            .stderr(Stdio::null())
-            .status();
-        assert!(made.expect("openssl").success());
-        let here = directory.display();
-        let text = format!(
-            r#"
-[system]
-workers = 1
-control = "{here}/natgate.sock"
-[store]
-path = "{here}/natgate.redb"
-[api]
-listen = "127.0.0.1:8443"
-tls_certificate = "{here}/cert.pem"
-tls_key = "{here}/key.pem"
-{PORTS}
-"#
-        );
-        fs::write(directory.join("natgate.toml"), text).expect("a configuration");
-        let gateway = Some(Gateway::start(&namespace, &directory));
-        let bench = Self { namespace, directory, gateway };
-        assert!(eventually(|| bench.get("/healthz").status == 200), "the API does not answer");
-        bench
+/// A gateway with a store and an API on a Unix socket and on TCP with TLS.
+pub fn started(name: &str) -> Site {
+    let mut site = Site::new(name, SETTINGS);
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+        ])
+        .args([
+            "-subj",
+            "/CN=natgate",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+            "-keyout",
+            "key.pem",
+            "-out",
+        ])
+        .arg("cert.pem")
+        .current_dir(&site.directory)
+        .stderr(Stdio::null())
+        .status();
+    assert!(made.expect("openssl").success());
+    site.start_api();
+    site
+}
+
+impl Site {
+    fn start_api(&mut self) {
+        self.start();
+        assert!(eventually(|| self.get("/healthz").status == 200), "the API does not answer");
     }
 
     pub fn restart(&mut self) {
-        self.gateway.take().expect("a gateway").kill();
-        self.gateway = Some(Gateway::start(&self.namespace, &self.directory));
-        assert!(eventually(|| self.get("/healthz").status == 200), "the API does not answer");
+        self.kill();
+        self.start_api();
     }
 
     pub fn curl(&self, arguments: &[&str]) -> Reply {
@@ -109,7 +91,7 @@ tls_key = "{here}/key.pem"
             .namespace
             .command("curl")
             .args(["--silent", "--show-error", "--max-time", "20", "--include", "--cacert"])
-            .arg(self.directory.join("cert.pem"))
+            .arg(self.path("cert.pem"))
             .args(arguments)
             .output()
             .expect("curl");
@@ -123,7 +105,7 @@ tls_key = "{here}/key.pem"
     }
 
     pub fn local(&self, arguments: &[&str], path: &str) -> Reply {
-        let socket = self.directory.join("api.sock");
+        let socket = self.path("api.sock");
         let socket = socket.to_str().expect("UTF-8");
         self.curl(&[&["--unix-socket", socket], arguments, &[&format!("http://natgate{path}")]].concat())
     }
@@ -167,17 +149,6 @@ tls_key = "{here}/key.pem"
         self.create("/v1/vswitches", &vswitch);
         self.create("/v1/gateways", &json!({"name": "gw1", "vpc": "prod", "vswitch": "web"}));
         self.create("/v1/eips", &json!({"address": "203.0.113.16", "gateway": "gw1"}))
-    }
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        drop(self.gateway.take());
-        if std::thread::panicking() {
-            let log = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
-            eprintln!("the gateway's log:\n{log}");
-        }
-        let _ = fs::remove_dir_all(&self.directory);
     }
 }
 

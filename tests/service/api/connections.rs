@@ -3,19 +3,18 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::time::Duration;
 
 use natgate::base::time::Clock;
 
-use super::bench::Bench;
+use super::bench;
 use crate::common::need_root;
 
 #[test]
 fn slow_clients_cost_nobody_else() {
     need_root!();
-    let bench = Bench::new("api-slow");
-    let socket = bench.directory.join("api.sock");
+    let bench = bench::started("api-slow");
+    let socket = bench.path("api.sock");
     let connect = |bytes: &[u8]| {
         let mut stream = UnixStream::connect(&socket).expect("the socket");
         stream.write_all(bytes).expect("to write");
@@ -51,22 +50,22 @@ fn slow_clients_cost_nobody_else() {
 #[test]
 fn what_the_api_cannot_have_is_named() {
     need_root!();
-    let bench = Bench::new("api-start");
-    let text = fs::read_to_string(bench.directory.join("natgate.toml")).expect("a configuration");
-    let at = |name: &str| bench.directory.join(name).display().to_string();
+    let bench = bench::started("api-start");
+    let text = fs::read_to_string(bench.path("natgate.toml")).expect("a configuration");
+    let at = |name: &str| bench.path(name).display().to_string();
     let other = text.replace("natgate.sock", "other.sock").replace("natgate.redb", "other.redb");
     let elsewhere = other.replace("[api]", &format!("[api]\nsocket = \"{}\"", at("other-api.sock")));
-    fs::write(bench.directory.join("empty.pem"), "").expect("a file");
+    fs::write(bench.path("empty.pem"), "").expect("a file");
     for (text, words) in [
         (other.clone(), ["api.socket", "another natgate"]),
         (elsewhere.clone(), ["api.listen 127.0.0.1:8443", "another address or port"]),
         (elsewhere.replace("cert.pem", "empty.pem"), ["api.tls_certificate", "no certificate"]),
         (elsewhere.replace("key.pem", "empty.pem"), ["api.tls_key", "empty.pem"]),
     ] {
-        fs::write(bench.directory.join("other.toml"), text).expect("a configuration");
+        fs::write(bench.path("other.toml"), text).expect("a configuration");
         let mut command = bench.namespace.command("timeout");
         command.args(["20", env!("CARGO_BIN_EXE_natgate"), "run", "--config"]);
-        let output = command.arg(bench.directory.join("other.toml")).output().expect("natgate");
+        let output = command.arg(bench.path("other.toml")).output().expect("natgate");
         let errors = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{errors}");
         assert!(words.iter().all(|word| errors.contains(word)), "{errors}");
@@ -80,12 +79,11 @@ fn what_the_api_cannot_have_is_named() {
 #[test]
 fn what_is_no_http_is_refused() {
     need_root!();
-    let bench = Bench::new("api-odd");
+    let bench = bench::started("api-odd");
     for bytes in
         [&b"\x16\x03\x01\x02\x00\x01\x00"[..], b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", &vec![0; 70_000]]
     {
-        let mut stream =
-            UnixStream::connect(Path::new(&bench.directory).join("api.sock")).expect("the socket");
+        let mut stream = UnixStream::connect(bench.path("api.sock")).expect("the socket");
         stream.set_read_timeout(Some(Duration::from_secs(15))).expect("a timeout");
         let _ = stream.write_all(bytes);
         let _ = stream.shutdown(std::net::Shutdown::Write);

@@ -4,13 +4,14 @@ use std::fs;
 
 use serde_json::json;
 
-use super::bench::{Bench, entry};
+use super::bench::{self, entry};
+use crate::common::daemon::Site;
 use crate::common::need_root;
 
 #[test]
 fn resources_are_created_listed_changed_and_deleted() {
     need_root!();
-    let mut bench = Bench::new("api-resources");
+    let mut bench = bench::started("api-resources");
     let eip = bench.furnish();
     let reply = bench.send("POST", "/v1/dnat-entries", &entry(80), &[]);
     let id = reply.body["id"].as_str().expect("an identifier").to_owned();
@@ -63,7 +64,7 @@ fn resources_are_created_listed_changed_and_deleted() {
 #[test]
 fn mistakes_are_named() {
     need_root!();
-    let bench = Bench::new("api-mistakes");
+    let bench = bench::started("api-mistakes");
     bench.furnish();
     let problem = bench.send("POST", "/v1/dnat-entries", &json!({"gateway": "gw1", "eip": "203.0.113.16", "public_port": "Any", "private_ip": "10.0.1.10", "private_port": "Any", "protocol": "TCP"}), &[]);
     let problem = problem.expect(422);
@@ -104,8 +105,8 @@ fn mistakes_are_named() {
     bench.get("/v1/eips/eip-0000000000000").expect(404);
     bench.local(&["--request", "PUT"], "/v1/eips").expect(405);
     let long = format!("{{\"description\": \"{}\"}}", "x".repeat(80_000));
-    fs::write(bench.directory.join("long"), long).expect("a file");
-    let file = format!("@{}", bench.directory.join("long").display());
+    fs::write(bench.path("long"), long).expect("a file");
+    let file = format!("@{}", bench.path("long").display());
     bench
         .local(&["--data-binary", &file, "--header", "Content-Type: application/json"], "/v1/eips")
         .expect(413);
@@ -128,10 +129,10 @@ fn mistakes_are_named() {
 #[test]
 fn a_request_with_a_key_is_made_once() {
     need_root!();
-    let mut bench = Bench::new("api-repeat");
+    let mut bench = bench::started("api-repeat");
     bench.furnish();
     let once =
-        |bench: &Bench| bench.send("POST", "/v1/dnat-entries", &entry(80), &["Idempotency-Key: first-try"]);
+        |bench: &Site| bench.send("POST", "/v1/dnat-entries", &entry(80), &["Idempotency-Key: first-try"]);
     let first = once(&bench).expect(201);
     let again = once(&bench);
     assert!(again.headers.to_lowercase().contains("idempotency-replayed: true"), "{again:?}");
@@ -147,7 +148,7 @@ fn a_request_with_a_key_is_made_once() {
 #[test]
 fn all_resources_are_one_document() {
     need_root!();
-    let bench = Bench::new("api-whole");
+    let bench = bench::started("api-whole");
     let eip = bench.furnish();
     bench.create("/v1/dnat-entries", &entry(80));
     let (_, viewer) = bench.key("viewer");
@@ -200,8 +201,8 @@ fn all_resources_are_one_document() {
     other["snat"] = json!([]);
     other["dnat"] = (1..=101).map(entry).collect();
     let text = json!({"version": 1, "vpc": [{"name": "large", "cidr": "10.0.0.0/16", "description": "x".repeat(80_000)}]});
-    fs::write(bench.directory.join("large"), text.to_string()).expect("a file");
-    let file = format!("@{}", bench.directory.join("large").display());
+    fs::write(bench.path("large"), text.to_string()).expect("a file");
+    let file = format!("@{}", bench.path("large").display());
     let large = ["--data-binary", &file, "--header", "Content-Type: application/json"];
     assert_eq!(bench.local(&large, "/v1/apply").expect(422)["parameter"], "vpc[0].description");
     let problem = bench.send("POST", "/v1/apply", &other, &[]).expect(422);
@@ -211,7 +212,7 @@ fn all_resources_are_one_document() {
 #[test]
 fn concurrent_creations_all_succeed() {
     need_root!();
-    let bench = Bench::new("api-concurrent");
+    let bench = bench::started("api-concurrent");
     bench.furnish();
     std::thread::scope(|scope| {
         for client in 0..8_u16 {

@@ -4,13 +4,13 @@ use std::fs;
 
 use serde_json::json;
 
-use super::bench::{Bench, entry};
+use super::bench::{self, entry};
 use crate::common::need_root;
 
 #[test]
 fn roles_decide_who_may_do_what() {
     need_root!();
-    let mut bench = Bench::new("api-roles");
+    let mut bench = bench::started("api-roles");
     bench.furnish();
     let (viewer_id, viewer) = bench.key("viewer");
     let (_, operator) = bench.key("operator");
@@ -37,7 +37,7 @@ fn roles_decide_who_may_do_what() {
         audit["items"].as_array().expect("items").iter().map(|record| record["who"].to_string()).collect();
     assert!(who.iter().any(|who| who.contains("(the-operator)")), "{audit}");
     assert!(!audit.to_string().contains(&operator) && !audit.to_string().contains("hash"), "{audit}");
-    let store = fs::read(bench.directory.join("natgate.redb")).expect("the store");
+    let store = fs::read(bench.path("natgate.redb")).expect("the store");
     assert!(
         !store.windows(operator.len()).any(|bytes| bytes == operator.as_bytes()),
         "the secret is in the store"

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::bench::{Bench, eventually};
+use super::bench::{self, eventually};
 use crate::common::need_root;
 
 #[test]
 fn sessions_are_counted_to_the_last_and_filtered_by_name() {
     need_root!();
-    let bench = Bench::new("api-sessions");
+    let bench = bench::started("api-sessions");
     let eip = bench.furnish();
     bench.create(
         "/v1/snat-entries",
@@ -91,13 +91,13 @@ fn sessions_are_counted_to_the_last_and_filtered_by_name() {
 #[test]
 fn prometheus_scrapes_the_metrics() {
     need_root!();
-    let bench = Bench::new("api-metrics");
+    let bench = bench::started("api-metrics");
     bench.furnish();
     let (_, secret) = bench.key("viewer");
     bench.remote(None, &[], "/metrics").expect(401);
     let printed = Command::new(env!("CARGO_BIN_EXE_natgate"))
         .args(["metrics", "--socket"])
-        .arg(bench.directory.join("natgate.sock"))
+        .arg(bench.path("natgate.sock"))
         .output()
         .expect("natgate");
     let text = String::from_utf8(printed.stdout).expect("UTF-8");
@@ -115,12 +115,12 @@ fn prometheus_scrapes_the_metrics() {
     assert!(checked.status.success() && complaints.is_empty(), "{complaints}");
 
     let here = bench.directory.display();
-    fs::write(bench.directory.join("secret"), secret).expect("a file");
+    fs::write(bench.path("secret"), secret).expect("a file");
     let configuration = format!(
         "scrape_configs:\n  - job_name: natgate\n    scrape_interval: 1s\n    scheme: https\n    tls_config: {{ ca_file: {here}/cert.pem }}\n    \
          authorization: {{ credentials_file: {here}/secret }}\n    static_configs: [{{ targets: ['127.0.0.1:8443'] }}]\n"
     );
-    fs::write(bench.directory.join("prometheus.yml"), configuration).expect("a file");
+    fs::write(bench.path("prometheus.yml"), configuration).expect("a file");
     let mut prometheus = bench
         .namespace
         .command("prometheus")
