@@ -246,7 +246,7 @@ fn introduce(model: &Model, running: &Running, workers: usize, cores: Option<&[u
         log::info!("port {} on {}: {}", port.name, info.device, info.mode);
     }
     let place = cores.map_or_else(|| "not pinned".to_owned(), |cores| format!("on cores {cores:?}"));
-    log::info!("{workers} workers, {place}");
+    log::info!("workers: {workers}, {place}");
     let pool = running.pool();
     let (slots, size, pages) = (pool.slots(), pool.slot_size(), pool.pages());
     log::info!("{slots} packet buffers of {size} bytes, pages: {pages:?}");
