@@ -219,8 +219,13 @@ fn wireguard(back_end: &str) {
         base(back_end, &socket(&lab)) + &dnat("tunnel", "gw1", 16, "51820", "10.0.1.10", "51820", "UDP");
     let gateway = Gateway::start(&lab, &configuration);
     let ping = |host: &str, address: &str| {
-        let report = lab.run(host, &format!("ping -q -c 20 -i 0.01 -W 2 -s 1300 {address}"));
-        assert!(report.contains("20 received, 0% packet loss"), "{host}: {report}");
+        // The ends of the tunnel are processes, which on a busy machine lose packets themselves: they have three tries.
+        let mut report = String::new();
+        let all_came = (0..3).any(|_| {
+            report = lab.run(host, &format!("ping -q -c 20 -i 0.01 -W 2 -s 1300 {address}"));
+            report.contains("20 received, 0% packet loss")
+        });
+        assert!(all_came, "{host}: {report}");
     };
     for begins in ["web", "server"] {
         let web = Tunnel::new(&lab, "web", "192.168.77.2", 51_820);
